@@ -1,0 +1,52 @@
+"""Names of the backends behind each seam. Anyone may pass ``their.module:Class`` instead of a name."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from lyra_core.errors import ConfigError
+
+GENERATORS = {
+    "procedural": "lyra_core.generate.procedural:GeneratorProcedural",
+}
+DEPTH_PROVIDERS = {
+    "geometric": "lyra_core.depth.geometric:DepthGeometric",
+    "file": "lyra_core.depth.file:DepthFile",
+}
+MEMORY_STRATEGIES = {
+    "lyra2": "lyra_core.memory.lyra2:MemoryLyra2",
+    "none": "lyra_core.memory.none:MemoryNone",
+}
+SURFACE_FUSIONS = {
+    "blocks": "lyra_core.surface.blocks:FusionBlocks",
+}
+RAY_TRACERS = {
+    "embree": "lyra_core.rays.embree:RayTracerEmbree",
+    "warp": "lyra_core.rays.warp:RayTracerWarp",
+}
+SEAMS = {
+    "generator": GENERATORS,
+    "depth": DEPTH_PROVIDERS,
+    "memory": MEMORY_STRATEGIES,
+    "fusion": SURFACE_FUSIONS,
+    "rays": RAY_TRACERS,
+}
+
+
+def resolve(seam: str, name: str) -> Any:
+    """Return the class behind a backend name, or behind ``module:Class``.
+
+    Raises:
+        ConfigError: the name is unknown (the known ones are listed), or module:Class cannot be imported.
+    """
+    table = SEAMS[seam]
+    if name not in table and ":" not in name:
+        raise ConfigError(f"{seam}: got {name!r}, expected one of {', '.join(table)} or 'module:Class'")
+    module, _, attribute = table.get(name, name).partition(":")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except (ModuleNotFoundError, AttributeError) as error:
+        if name in table:
+            raise
+        raise ConfigError(f"{seam}: {name!r} cannot be imported: {error}") from error

@@ -1,0 +1,178 @@
+"""Settings: one dataclass per stage. The field docstrings are the command line's help."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from lyra_core.errors import ConfigError
+
+Quality = Literal["draft", "standard", "full"]
+FRAME_SIZES: dict[str, tuple[int, int]] = {"draft": (208, 120), "standard": (416, 240), "full": (832, 480)}
+"""Width, height of frames [px]; portrait photos swap them."""
+WORKING_SIZES: dict[str, int] = {"draft": 512, "standard": 768, "full": 1280}
+"""Long side at which the photo is read [px]."""
+ATLAS_SIZES: dict[str, int] = {"draft": 1024, "standard": 2048, "full": 4096}
+"""Texture atlas side [px]."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PhotoCfg:
+    """Reading the photo."""
+
+    focal: str | None = None
+    """Focal length: '28mm' (35 mm equivalent) or '900px' of the photo. None: EXIF, else estimated."""
+    camera_height: float = 1.5
+    """Height of the camera above the floor [m]; sets the metric scale."""
+    scene: Literal["auto", "indoor", "outdoor"] = "auto"
+    """Kind of place."""
+    licence: str = "unknown"
+    """Licence of the photo, carried into the world."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DepthCfg:
+    """Depth of the photo."""
+
+    provider: str = "geometric"
+    """'geometric', 'file', or 'module:Class'."""
+    path: str | None = None
+    """Depth file for provider 'file' (.npy or .npz in metres, 16-bit .png in millimetres; NaN or 0 = unknown)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerateCfg:
+    """Frames along a camera path."""
+
+    generator: str = "procedural"
+    """'procedural' or 'module:Class'."""
+    trajectory: str = "tour"
+    """Preset name or a Lyra .npz file."""
+    frames: int = 81
+    """Number of frames, 1 + 80 k."""
+    prompt: str = ""
+    """Caption for text-conditioned generators."""
+    memory: str = "lyra2"
+    """Retrieval strategy."""
+    retrieved_frames: int = 5
+    """Frames retrieved from the cache per chunk."""
+    cache_stride: int = 8
+    """Every n-th frame enters the cache."""
+    point_subsampling: int = 8
+    """Cached point clouds keep one pixel in n x n."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SurfaceCfg:
+    """Lift to a mesh."""
+
+    route: Literal["auto", "surfaces", "fusion"] = "auto"
+    """'surfaces': the generator's own surfaces with fused keyframes; 'fusion': frames only."""
+    fusion: str = "blocks"
+    """TSDF backend."""
+    voxel: float = 0.05
+    """Cell size of the fusion [m]."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplatCfg:
+    """Lift to Gaussians."""
+
+    max_count: int = 500_000
+    """Upper bound of Gaussians."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class NavigationCfg:
+    """Free space and episodes."""
+
+    cell: float = 0.05
+    """Grid cell [m]."""
+    robot_radius: float = 0.3
+    """Default robot radius [m]."""
+    robot_height: float = 1.5
+    """Height band that must be free [m]."""
+    step: float = 0.1
+    """Highest step that the base climbs [m]."""
+    episodes: int = 50
+    """Episodes written with the world."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorldCfg:
+    """Everything that decides a world; its hash is part of the recipe id."""
+
+    quality: Quality = "standard"
+    """Sizes of frames, textures and meshes."""
+    seed: int = 0
+    """Decides what the photo does not show."""
+    photo: PhotoCfg = field(default_factory=PhotoCfg)
+    depth: DepthCfg = field(default_factory=DepthCfg)
+    generate: GenerateCfg = field(default_factory=GenerateCfg)
+    surface: SurfaceCfg = field(default_factory=SurfaceCfg)
+    splats: SplatCfg = field(default_factory=SplatCfg)
+    navigation: NavigationCfg = field(default_factory=NavigationCfg)
+
+
+def to_dict(cfg: Any) -> dict[str, Any]:
+    """Return a plain nested dict of a Cfg."""
+    return dataclasses.asdict(cfg)
+
+
+def from_dict(values: dict[str, Any], *, base: WorldCfg | None = None, where: str = "config") -> WorldCfg:
+    """Overlay nested values on a configuration.
+
+    Raises:
+        ConfigError: an unknown key (the nearest known one is named) or a value of the wrong type.
+    """
+    return _overlay(base or WorldCfg(), values, where)
+
+
+def load_config(path: Path, *, base: WorldCfg | None = None) -> WorldCfg:
+    """Read a YAML file that holds only what differs from the defaults."""
+    import yaml
+
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path}: not readable as YAML: {error}") from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path}: got {type(values).__name__}, expected a mapping of keys")
+    return from_dict(values, base=base, where=str(path))
+
+
+def _overlay(cfg: Any, values: dict[str, Any], where: str) -> Any:
+    fields = {f.name: f for f in dataclasses.fields(cfg)}
+    changes: dict[str, Any] = {}
+    for key, value in values.items():
+        if key not in fields:
+            near = difflib.get_close_matches(str(key), fields, n=1, cutoff=0.0)
+            raise ConfigError(f"{where}: unknown key {key!r}; nearest is {near[0]!r}; known: {', '.join(fields)}")
+        old = getattr(cfg, key)
+        if dataclasses.is_dataclass(old):
+            if not isinstance(value, dict):
+                raise ConfigError(f"{where}: {key}: got {value!r}, expected a mapping")
+            changes[key] = _overlay(old, value, f"{where}: {key}")
+        else:
+            changes[key] = _checked(cfg, key, value, f"{where}: {key}")
+    return dataclasses.replace(cfg, **changes)
+
+
+def _checked(cfg: Any, key: str, value: Any, where: str) -> Any:
+    import typing
+
+    hint = typing.get_type_hints(type(cfg))[key]
+    options = typing.get_args(hint)
+    if typing.get_origin(hint) is Literal:
+        if value not in options:
+            raise ConfigError(f"{where}: got {value!r}, expected one of {', '.join(map(str, options))}")
+        return value
+    kinds = tuple(options) or (hint,)
+    if float in kinds and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+        raise ConfigError(f"{where}: got {value!r}, expected {' or '.join(k.__name__ for k in kinds)}")
+    return value

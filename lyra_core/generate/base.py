@@ -1,0 +1,54 @@
+"""The seam every generator fills: the procedural default now, video models later."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from lyra_core.types import CollisionPart, DepthEstimate, Frame, Photo, SurfaceMesh, Trajectory
+
+
+@dataclass(frozen=True)
+class ChunkRequest:
+    """What a generator is given for one chunk of frames."""
+
+    index: int
+    """Chunk number, from 0."""
+    trajectory: Trajectory
+    """Cameras of the new frames (80 of them; the first chunk of a world is preceded by the photo's own frame)."""
+    newest: Frame
+    """The last frame generated so far: the source of the main warp."""
+    retrieved: tuple[Frame, ...]
+    """Frames from the cache that see the same place, best first; they route, they are never fused."""
+    prompt: str
+    seed: int
+
+
+class Generator(Protocol):
+    """Makes the frames of a world."""
+
+    name: str
+
+    def prepare(self, photo: Photo, estimate: DepthEstimate, *, seed: int) -> None:
+        """Take the photo in. For explicit generators this builds the whole world."""
+        ...
+
+    def first_frame(self, trajectory: Trajectory) -> Frame:
+        """Return the frame at the photo's own pose (trajectory[0])."""
+        ...
+
+    def generate(self, request: ChunkRequest) -> list[Frame]:
+        """Return one frame per camera of the request. depth is NaN everywhere if the generator makes none."""
+        ...
+
+
+class ExplicitGenerator(Generator, Protocol):
+    """A generator that has one explicit world, of which every frame is a query."""
+
+    def surfaces(self) -> SurfaceMesh:
+        """Return the whole world as a textured mesh."""
+        ...
+
+    def collision_parts(self) -> list[CollisionPart]:
+        """Return clean semantic colliders."""
+        ...

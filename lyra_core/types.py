@@ -1,0 +1,312 @@
+"""The data that flows between stages: frozen dataclasses of numpy arrays, shapes checked once.
+
+Conventions. World: right-handed, Z up, metres; the floor below the photo's camera is the origin, x points where the
+photo looks (horizontally), y to its left. Camera: OpenCV axes (x right, y down, z forward), pixel centres at +0.5.
+``T_a_b`` maps points of b into a. ``depth`` is z-depth in metres, NaN = unknown (sky included).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from enum import IntEnum
+from typing import Any
+
+import numpy as np
+
+from lyra_core.errors import InputError
+
+
+class Provenance(IntEnum):
+    """Where a surface comes from; the same numbers in frames, meshes, the USD primvar, maps and environments."""
+
+    SEEN = 0
+    """In the photo."""
+    CONTINUED = 1
+    """Extends a seen surface (for a video model: covered by the photo's warp)."""
+    INVENTED = 2
+    """Made up from the photo's materials and the seed."""
+
+
+class Label(IntEnum):
+    """Semantic classes of surfaces."""
+
+    UNLABELED = 0
+    FLOOR = 1
+    WALL = 2
+    CEILING = 3
+    OBSTACLE = 4
+    SKY = 5
+    DOOR = 6
+
+
+def _check(name: str, value: np.ndarray, shape: tuple[int | None, ...]) -> None:
+    ok = value.ndim == len(shape) and all(want is None or got == want for got, want in zip(value.shape, shape, strict=True))
+    if not ok:
+        want = tuple("any" if n is None else n for n in shape)
+        raise InputError(f"{name}: got shape {value.shape}, expected {want}")
+
+
+@dataclass(frozen=True)
+class Camera:
+    """A pinhole camera without distortion."""
+
+    K: np.ndarray
+    """(3, 3) float64 intrinsics [px]."""
+    width: int
+    """[px]"""
+    height: int
+    """[px]"""
+
+    def __post_init__(self) -> None:
+        _check("Camera.K", self.K, (3, 3))
+        if not (np.isfinite(self.K).all() and self.K[0, 0] > 0 and self.K[1, 1] > 0):
+            raise InputError(f"Camera.K: got {self.K.tolist()}, expected finite values and positive focal lengths")
+
+    @staticmethod
+    def from_focal(focal_px: float, width: int, height: int) -> Camera:
+        """Make a camera with square pixels and a centred principal point."""
+        return Camera(np.array([[focal_px, 0, width / 2], [0, focal_px, height / 2], [0, 0, 1.0]]), width, height)
+
+    def resized(self, width: int, height: int) -> Camera:
+        """Return the camera of the same picture resampled to another size."""
+        scale = np.array([[width / self.width], [height / self.height], [1.0]])
+        return Camera(self.K * scale, width, height)
+
+    def rays(self) -> np.ndarray:
+        """Return (height, width, 3) float32 ray directions in the camera frame with z = 1, through pixel centres."""
+        u = (np.arange(self.width) + 0.5 - self.K[0, 2]) / self.K[0, 0]
+        v = (np.arange(self.height) + 0.5 - self.K[1, 2]) / self.K[1, 1]
+        out = np.ones((self.height, self.width, 3), np.float32)
+        out[..., 0], out[..., 1] = u[None, :], v[:, None]
+        return out
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """A camera path."""
+
+    T_world_camera: np.ndarray
+    """(N, 4, 4) float64 [m]."""
+    K: np.ndarray
+    """(N, 3, 3) float64 [px]."""
+    width: int
+    height: int
+
+    def __post_init__(self) -> None:
+        n = len(self.T_world_camera)
+        _check("Trajectory.T_world_camera", self.T_world_camera, (n, 4, 4))
+        _check("Trajectory.K", self.K, (n, 3, 3))
+        if not (np.isfinite(self.T_world_camera).all() and np.isfinite(self.K).all()):
+            raise InputError("Trajectory: got NaN or infinite numbers, expected finite poses and intrinsics")
+
+    def __len__(self) -> int:
+        return len(self.T_world_camera)
+
+    def __getitem__(self, rows: slice) -> Trajectory:
+        return replace(self, T_world_camera=self.T_world_camera[rows], K=self.K[rows])
+
+    def camera(self, i: int) -> Camera:
+        """Return the camera of frame i."""
+        return Camera(self.K[i], self.width, self.height)
+
+
+@dataclass(frozen=True)
+class Photo:
+    """An upright picture and what its file says about the camera."""
+
+    rgb: np.ndarray
+    """(H, W, 3) uint8 sRGB, upright."""
+    sha256: str
+    """Hash of the file's bytes."""
+    name: str
+    """File name without folder."""
+    focal_px: float | None = None
+    """Focal length from EXIF or the user [px of rgb]; None = unknown."""
+    focal_source: str = "none"
+    """'exif', 'user' or 'none'."""
+    licence: str = "unknown"
+
+    def __post_init__(self) -> None:
+        _check("Photo.rgb", self.rgb, (None, None, 3))
+
+
+@dataclass(frozen=True)
+class PhotoReading:
+    """What one photo says about its camera and its regions."""
+
+    camera: Camera
+    T_world_camera: np.ndarray
+    """(4, 4) float64: gravity-aligned, translation (0, 0, camera height)."""
+    labels: np.ndarray
+    """(H, W) uint8 of Label at the camera's size."""
+    scene_kind: str
+    """'indoor' or 'outdoor'."""
+    lines: np.ndarray
+    """(M, 4) float32 line segments u0 v0 u1 v1 [px] that the camera was read from."""
+    confidence: dict[str, float]
+    """line_support, floor_separation, visible_floor_m2, overall: each in [0, 1] but the area."""
+    scale_sigma: float
+    """Relative standard deviation of the metric scale (log space)."""
+    notes: tuple[str, ...] = ()
+    """One plain sentence per guess, for the report."""
+
+
+@dataclass(frozen=True)
+class DepthEstimate:
+    """Metric depth of the photo with cleaned labels."""
+
+    depth: np.ndarray
+    """(H, W) float32 z-depth [m]; NaN = unknown or sky."""
+    labels: np.ndarray
+    """(H, W) uint8 of Label."""
+    camera: Camera
+    T_world_camera: np.ndarray
+    """(4, 4): as read from the photo, or corrected by the depth."""
+    ceiling_height: float | None
+    """Above the floor [m]; None = no ceiling found (outdoor or out of the picture)."""
+    source: str
+    """Name of the provider."""
+    scale_sigma: float
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        _check("DepthEstimate.depth", self.depth, (self.camera.height, self.camera.width))
+        _check("DepthEstimate.labels", self.labels, (self.camera.height, self.camera.width))
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One picture of the world with depth and pose."""
+
+    rgb: np.ndarray
+    """(H, W, 3) uint8."""
+    depth: np.ndarray
+    """(H, W) float32 z-depth [m], NaN = unknown."""
+    camera: Camera
+    T_world_camera: np.ndarray
+    """(4, 4) float64."""
+    provenance: np.ndarray
+    """(H, W) uint8 of Provenance; 255 where the depth is unknown."""
+
+    def __post_init__(self) -> None:
+        size = (self.camera.height, self.camera.width)
+        _check("Frame.rgb", self.rgb, (*size, 3))
+        _check("Frame.depth", self.depth, size)
+        _check("Frame.provenance", self.provenance, size)
+        _check("Frame.T_world_camera", self.T_world_camera, (4, 4))
+
+    def points(self) -> np.ndarray:
+        """Return (H, W, 3) float32 world points; NaN where the depth is unknown."""
+        T = self.T_world_camera
+        local = self.camera.rays() * self.depth[..., None]
+        return (local @ T[:3, :3].T.astype(np.float32) + T[:3, 3].astype(np.float32)).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class SurfaceMesh:
+    """Triangles with texture, labels and provenance. Faces are counter-clockwise seen from free space."""
+
+    vertices: np.ndarray
+    """(V, 3) float32 [m]."""
+    faces: np.ndarray
+    """(F, 3) int32."""
+    uv: np.ndarray
+    """(V, 2) float32; (0, 0) = lower left of the texture (OpenGL, USD and Habitat convention). Vertices split at seams."""
+    texture: np.ndarray
+    """(h, w, 3) uint8 sRGB; row 0 is the top, v = 1."""
+    face_label: np.ndarray
+    """(F,) uint8 of Label."""
+    face_provenance: np.ndarray
+    """(F,) uint8 of Provenance."""
+    face_part: np.ndarray
+    """(F,) int32 index into part_names: connected semantic parts (one floor, one wall run, one obstacle ...)."""
+    part_names: tuple[str, ...] = field(default=())
+
+    def __post_init__(self) -> None:
+        f, v = len(self.faces), len(self.vertices)
+        _check("SurfaceMesh.vertices", self.vertices, (v, 3))
+        _check("SurfaceMesh.faces", self.faces, (f, 3))
+        _check("SurfaceMesh.uv", self.uv, (v, 2))
+        for name in ("face_label", "face_provenance", "face_part"):
+            _check(f"SurfaceMesh.{name}", getattr(self, name), (f,))
+        if f and (self.faces.min() < 0 or self.faces.max() >= v):
+            raise InputError(f"SurfaceMesh.faces: got indices {self.faces.min()}..{self.faces.max()}, expected 0..{v - 1}")
+
+
+@dataclass(frozen=True)
+class CollisionPart:
+    """One piece of what a robot touches. Faces look towards free space."""
+
+    name: str
+    label: Label
+    kind: str
+    """'shell': open triangle surface (floor, walls, ceiling); 'solid': closed triangle surface (an object)."""
+    vertices: np.ndarray
+    """(V, 3) float32 [m]."""
+    faces: np.ndarray
+    """(F, 3) int32."""
+    provenance: Provenance
+
+
+@dataclass(frozen=True)
+class GaussianCloud:
+    """3D Gaussians in the world frame."""
+
+    means: np.ndarray
+    """(N, 3) float32 [m]."""
+    quats_wxyz: np.ndarray
+    """(N, 4) float32 unit quaternions."""
+    scales: np.ndarray
+    """(N, 3) float32 standard deviations [m], linear."""
+    opacities: np.ndarray
+    """(N,) float32 in [0, 1]."""
+    sh: np.ndarray
+    """(N, K, 3) float32 spherical-harmonic coefficients, K = (degree + 1)^2, DC first; rgb = 0.5 + 0.2820948 * DC."""
+    provenance: np.ndarray
+    """(N,) uint8 of Provenance."""
+
+    def __post_init__(self) -> None:
+        n = len(self.means)
+        for name, shape in (("means", (n, 3)), ("quats_wxyz", (n, 4)), ("scales", (n, 3)), ("opacities", (n,)),
+                            ("sh", (n, None, 3)), ("provenance", (n,))):
+            _check(f"GaussianCloud.{name}", getattr(self, name), shape)
+
+
+@dataclass(frozen=True)
+class FreeSpace:
+    """Where a disc-shaped robot can stand: a top-down grid. Row = y, column = x, both ascending."""
+
+    origin: np.ndarray
+    """(2,) float64 world x, y of the lower corner of cell (0, 0) [m]."""
+    cell: float
+    """Cell size [m]."""
+    free: np.ndarray
+    """(rows, cols) bool: floor below and nothing in the robot's height band (before the radius is applied)."""
+    clearance: np.ndarray
+    """(rows, cols) float32 distance of the cell centre to the nearest cell that is not free [m]."""
+    provenance: np.ndarray
+    """(rows, cols) uint8 of Provenance of the floor below; 255 = no floor."""
+    robot_height: float
+    """Height band checked [m]."""
+
+    def traversable(self, radius: float) -> np.ndarray:
+        """Return the cells where a disc of this radius [m] fits, (rows, cols) bool."""
+        return self.free & (self.clearance >= radius)
+
+
+@dataclass(frozen=True)
+class Episode:
+    """One navigation task; positions on the floor in the world frame (Z up)."""
+
+    episode_id: str
+    start: np.ndarray
+    """(3,) [m]."""
+    start_yaw: float
+    """About +z from +x [rad]."""
+    goal: np.ndarray
+    """(3,) [m]."""
+    geodesic_distance: float
+    """For radius [m]."""
+    radius: float
+    """Robot radius the episode was sampled for [m]."""
+    info: dict[str, Any] = field(default_factory=dict)
