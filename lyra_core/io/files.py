@@ -8,6 +8,7 @@ import io
 import json
 import os
 import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -70,7 +71,7 @@ def read_npz(path: Path, *names: str) -> dict[str, np.ndarray]:
             if missing:
                 raise WorldError(f"{path}: missing {', '.join(missing)}; it holds {', '.join(data.files)}")
             return {name: data[name] for name in (names or data.files)}
-    except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
+    except (OSError, ValueError, zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
         raise WorldError(f"{path}: not readable as .npz: {error}") from error
 
 
