@@ -1,1 +1,1 @@
-
+"""Generators and the loop that drives them."""

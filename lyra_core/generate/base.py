@@ -29,7 +29,7 @@ class Generator(Protocol):
 
     name: str
 
-    def prepare(self, photo: Photo, estimate: DepthEstimate, *, seed: int) -> None:
+    def prepare(self, photo: Photo, estimate: DepthEstimate, *, seed: int, indoor: bool) -> None:
         """Take the photo in. For explicit generators this builds the whole world."""
         ...
 

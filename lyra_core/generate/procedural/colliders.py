@@ -1,0 +1,89 @@
+"""Clean semantic colliders of the plan: flat floors, walls and ceilings as large faces, obstacles as closed solids."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+
+from lyra_core.generate.procedural.plan import Opening, Plan
+from lyra_core.generate.procedural.polygons import triangulate
+from lyra_core.generate.procedural.strips import WallStrip
+from lyra_core.generate.procedural.walls import passage_corners, passage_height
+from lyra_core.types import CollisionPart, Label, Provenance
+
+WALL_CAP = 4.0
+"""Outdoor wall colliders end at this height; nothing that drives reaches it [m]."""
+
+
+def plan_colliders(plan: Plan, strip: WallStrip) -> list[CollisionPart]:
+    """Return floor, wall and ceiling shells of every space and passage. Faces look into free space."""
+    parts = []
+    for number, space in enumerate(plan.spaces):
+        provenance = Provenance.INVENTED if number else Provenance.CONTINUED
+        parts += _flat(space.name, space.corners, space.height if space.ceiling else None, provenance)
+        parts.append(_walls(plan, strip, number))
+    for opening in plan.openings:
+        parts += _passage(plan, strip, opening)
+    return parts
+
+
+def _flat(name: str, corners: np.ndarray, ceiling: float | None, provenance: Provenance) -> list[CollisionPart]:
+    faces = triangulate(corners)
+    out = [CollisionPart(f"{name}_floor", Label.FLOOR, "shell", _at(corners, 0.0), faces.astype(np.int32), provenance)]
+    if ceiling is not None:
+        out.append(CollisionPart(f"{name}_ceiling", Label.CEILING, "shell", _at(corners, ceiling), faces[:, ::-1].astype(np.int32),
+                                 provenance))
+    return out
+
+
+def _at(corners: np.ndarray, z: float) -> np.ndarray:
+    return np.concatenate([corners, np.full((len(corners), 1), z)], 1).astype(np.float32)
+
+
+def _walls(plan: Plan, strip: WallStrip, number: int) -> CollisionPart:
+    space = plan.spaces[number]
+    quads = []
+    for edge in range(len(space.corners)):
+        start, end = space.corners[edge], space.corners[(edge + 1) % len(space.corners)]
+        length = float(np.hypot(*(end - start)))
+        direction = (end - start) / length
+        top = space.height if space.ceiling else min(WALL_CAP, *(float(s.top.min()) for s in strip.segments))
+        cuts, lintels = [0.0, length], []
+        for opening in plan.openings:
+            if (number, edge) in zip(opening.spaces, opening.edges, strict=True):
+                middle = float((opening.centre - start) @ direction)
+                cuts += [middle - opening.width / 2, middle + opening.width / 2]
+                lintels.append((middle, opening.height))
+        cuts = sorted(np.clip(cuts, 0.0, length))
+        for low, high in itertools.pairwise(cuts):
+            floor: float | None = 0.0
+            for middle, lintel in lintels:
+                if low - 1e-6 <= middle <= high + 1e-6:
+                    floor = lintel
+            if floor is not None and high - low > 1e-6 and floor < top:
+                quads.append(_quad(start + direction * low, start + direction * high, floor, top))
+    vertices, faces = _merge(quads)
+    # The photo's own walls are partly seen, partly continued; the finer label is on the visual mesh.
+    provenance = Provenance.SEEN if number == 0 else Provenance.INVENTED
+    return CollisionPart(f"{space.name}_walls", Label.WALL, "shell", vertices, faces, provenance)
+
+
+def _quad(a: np.ndarray, b: np.ndarray, floor: float, top: float) -> tuple[np.ndarray, np.ndarray]:
+    vertices = np.array([[*a, floor], [*b, floor], [*b, top], [*a, top]])
+    return vertices, np.array([[0, 3, 2], [0, 2, 1]])
+
+
+def _merge(pieces: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+    offsets = np.concatenate([[0], np.cumsum([len(v) for v, _ in pieces])])
+    faces = np.concatenate([f + o for (_, f), o in zip(pieces, offsets[:-1], strict=True)])
+    return np.concatenate([v for v, _ in pieces]).astype(np.float32), faces.astype(np.int32)
+
+
+def _passage(plan: Plan, strip: WallStrip, opening: Opening) -> list[CollisionPart]:
+    corners = passage_corners(plan, opening)
+    name = f"passage_{opening.spaces[0]}_{opening.spaces[1]}"
+    height = passage_height(plan, strip, opening)
+    vertices, faces = _merge([_quad(corners[0], corners[1], 0.0, height), _quad(corners[2], corners[3], 0.0, height)])
+    jambs = CollisionPart(f"{name}_walls", Label.WALL, "shell", vertices, faces, Provenance.INVENTED)
+    return [*_flat(name, corners, opening.height, Provenance.INVENTED), jambs]

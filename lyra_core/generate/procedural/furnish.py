@@ -1,0 +1,72 @@
+"""Furnishing of the spaces nobody saw: copies of the photo's objects along the walls, or plain crates."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from lyra_core.generate.procedural.plan import Plan, Space
+from lyra_core.generate.procedural.solids import Solid
+
+KEEP_CLEAR = 1.3
+"""Around openings [m]."""
+
+
+def placements(plan: Plan, solids: list[Solid], rng: np.random.Generator) -> list[tuple[int, int, tuple[np.ndarray, np.ndarray]]]:
+    """Choose (space, solid, floor-plan transform) of the copies. The floor stays passable: nothing within 1.3 m of an
+    opening or of another copy, and nothing in a space narrower than 3.2 m.
+    """
+    out: list[tuple[int, int, tuple[np.ndarray, np.ndarray]]] = []
+    usable = [i for i, s in enumerate(solids) if s.vertices[:, 2].max() < 2.4 and _width(s) < 2.6]
+    if not usable:
+        return out
+    for number, space in enumerate(plan.spaces[1:], start=1):
+        if np.ptp(space.corners, axis=0).min() < 3.2:
+            continue
+        blocked = [opening.centre for opening in plan.openings if number in opening.spaces]
+        wanted = int(np.clip(np.ptp(space.corners[:, 0]) * np.ptp(space.corners[:, 1]) / 12.0, 2, 10))
+        for _ in range(4 * wanted):
+            if sum(1 for s, _, _ in out if s == number) >= wanted:
+                break
+            which = usable[int(rng.integers(len(usable)))]
+            place = _against_wall(space, solids[which], rng, blocked)
+            if place is not None:
+                out.append((number, which, place[0]))
+                blocked.append(place[1])
+    return out
+
+
+def _width(solid: Solid) -> float:
+    return float(np.ptp((solid.vertices[:, :2] - solid.base) @ np.array([-solid.normal[1], solid.normal[0]])))
+
+
+def _against_wall(space: Space, solid: Solid, rng: np.random.Generator, blocked: list[np.ndarray]) -> tuple[tuple[np.ndarray, np.ndarray], np.ndarray] | None:
+    edge = int(rng.integers(len(space.corners)))
+    start, end = space.corners[edge], space.corners[(edge + 1) % len(space.corners)]
+    length = float(np.hypot(*(end - start)))
+    direction = (end - start) / length
+    inward = np.array([-direction[1], direction[0]])
+    half = _width(solid) / 2 + 0.1
+    if length < 2 * half + 0.4:
+        return None
+    spot = start + direction * float(rng.uniform(half + 0.2, length - half - 0.2))
+    if any(np.hypot(*(spot - b)) < KEEP_CLEAR + half for b in blocked):
+        return None
+    angle = np.arctan2(inward[1], inward[0]) - np.arctan2(solid.normal[1], solid.normal[0])
+    R = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    reach = ((solid.vertices[:, :2] - solid.base) @ R.T) @ inward
+    target = spot + inward * (0.03 - float(reach.min()))
+    return (R, target - R @ solid.base), target
+
+
+def crate(image: np.ndarray, rng: np.random.Generator) -> Solid:
+    """Return a plain box textured with a piece of wall, for photos without any object to copy."""
+    width, thickness, height = rng.uniform(0.6, 1.2), rng.uniform(0.4, 0.6), rng.uniform(0.6, 1.1)
+    y, z = np.array([-1, 1, 1, -1]) * width / 2, np.array([0, 0, 1, 1]) * height
+    front = np.stack([np.full(4, thickness / 2), y, z], 1)
+    back = front - [thickness, 0, 0]
+    faces = np.array([[0, 1, 2], [0, 2, 3], [0, 4, 5], [0, 5, 1], [1, 5, 6], [1, 6, 2], [2, 6, 7], [2, 7, 3], [3, 7, 4], [3, 4, 0],
+                      [4, 6, 5], [4, 7, 6]])
+    h, w = image.shape[:2]
+    texels = np.array([[0, h], [w, h], [w, 0], [0, 0]], float)
+    return Solid(np.concatenate([front, back]), faces, np.concatenate([texels, texels]), image, 2,
+                 np.array([thickness / 2, 0.0]), np.array([1.0, 0.0]), float(thickness))

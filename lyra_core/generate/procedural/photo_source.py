@@ -1,0 +1,76 @@
+"""The photo as a texture of world surfaces: any world point looks up the pixel that saw it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from lyra_core.camera.se3 import inverse
+from lyra_core.types import DepthEstimate, Label
+
+
+@dataclass(frozen=True)
+class PhotoSource:
+    """The photo at working size with its estimate."""
+
+    rgb: np.ndarray
+    """(H, W, 3) uint8."""
+    estimate: DepthEstimate
+
+    @property
+    def position(self) -> np.ndarray:
+        """Camera position in the world, (3,) [m]."""
+        return self.estimate.T_world_camera[:3, 3]
+
+    def pixels(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Project world points (..., 3). Returns pixel positions (..., 2) float32 and z-depth (...) (<= 0: behind)."""
+        T = inverse(self.estimate.T_world_camera)
+        local = points @ T[:3, :3].T + T[:3, 3]
+        z = np.where(np.abs(local[..., 2]) < 1e-6, 1e-6, local[..., 2])
+        K = self.estimate.camera.K
+        u = K[0, 0] * local[..., 0] / z + K[0, 2]
+        v = K[1, 1] * local[..., 1] / z + K[1, 2]
+        return np.stack([u, v], -1).astype(np.float32), local[..., 2]
+
+    def sample(self, points: np.ndarray, keep: tuple[Label, ...]) -> tuple[np.ndarray, np.ndarray]:
+        """Look world points (h, w, 3) up in the photo.
+
+        Returns:
+            colours (h, w, 3) float32 and known (h, w) bool: inside the photo, in front of the camera, and the pixel's
+            label is one of ``keep``.
+        """
+        uv, z = self.pixels(points)
+        height, width = self.rgb.shape[:2]
+        inside = (z > 0.05) & (uv[..., 0] >= 0) & (uv[..., 0] < width) & (uv[..., 1] >= 0) & (uv[..., 1] < height)
+        column = np.clip(np.nan_to_num(uv[..., 0]), 0, width - 1).astype(int)
+        row = np.clip(np.nan_to_num(uv[..., 1]), 0, height - 1).astype(int)
+        known = inside & np.isin(self.estimate.labels[row, column], [int(label) for label in keep])
+        grid = np.clip(np.nan_to_num(uv), -1e4, 1e4) - 0.5
+        colours = cv2.remap(self.rgb, grid[..., 0], grid[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        return colours.astype(np.float32), known
+
+    def world_points(self) -> np.ndarray:
+        """Return (H, W, 3) float64 world points of the estimate; NaN where the depth is unknown."""
+        e = self.estimate
+        local = e.camera.rays().astype(float) * e.depth[..., None]
+        return local @ e.T_world_camera[:3, :3].T + e.T_world_camera[:3, 3]
+
+
+def smooth_extension(values: np.ndarray, known: np.ndarray, *, levels: int = 7) -> np.ndarray:
+    """Extend (h, w, C) float values smoothly beyond ``known`` (h, w): a pyramid of normalised averages, coarse to fine."""
+    mass = known.astype(np.float32)
+    pyramid = [(values.astype(np.float32) * mass[..., None], mass)]
+    while len(pyramid) < levels and min(pyramid[-1][1].shape) > 3:
+        half = (max(1, pyramid[-1][1].shape[1] // 2), max(1, pyramid[-1][1].shape[0] // 2))
+        pyramid.append((cv2.resize(pyramid[-1][0], half, interpolation=cv2.INTER_AREA),
+                        cv2.resize(pyramid[-1][1], half, interpolation=cv2.INTER_AREA)))
+    size = (values.shape[1], values.shape[0])
+    out = np.zeros_like(values, np.float32) + pyramid[0][0].sum((0, 1)) / max(float(mass.sum()), 1e-6)
+    for total, weight in reversed(pyramid):
+        total, weight = cv2.GaussianBlur(total, (0, 0), 1.5), cv2.GaussianBlur(weight, (0, 0), 1.5)
+        fill = cv2.resize(total / np.maximum(weight, 1e-6)[..., None], size, interpolation=cv2.INTER_LINEAR)
+        trust = np.clip(cv2.resize(weight, size, interpolation=cv2.INTER_LINEAR) * 8, 0, 1)[..., None]
+        out = out * (1 - trust) + fill * trust
+    return out

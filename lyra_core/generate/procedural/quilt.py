@@ -1,0 +1,57 @@
+"""Image quilting (Efros and Freeman 2001) of a periodic texture tile from an exemplar."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+
+def quilt_tile(exemplar: np.ndarray, size: int, rng: np.random.Generator, *, block: int = 0) -> np.ndarray:
+    """Make a tile (size, size, 3) uint8 that repeats without seams, in both directions.
+
+    Blocks are taken from the exemplar (h, w, 3) so that their overlap with what is already laid fits (sum of squared
+    differences by template matching), one of the five best by ``rng``, and blended along feathered overlaps.
+    """
+    short = min(exemplar.shape[:2])
+    if short < 12:
+        flat = exemplar.reshape(-1, 3).astype(np.float32)
+        noise = rng.standard_normal((size, size, 1)).astype(np.float32) * flat.std(0).clip(1, 6)
+        return np.clip(flat.mean(0) + cv2.GaussianBlur(noise, (0, 0), 1.0), 0, 255).astype(np.uint8)
+    block = block or int(np.clip(short * 0.45, 8, 72))
+    overlap = max(3, block // 3)
+    step = block - overlap
+    count = max(2, int(np.ceil(size / step)))
+    canvas = np.zeros((size, size, 3), np.float32)
+    known = np.zeros((size, size), np.float32)
+    source = exemplar.astype(np.float32)
+    starts = np.round(np.arange(count) * size / count).astype(int)
+    for y0 in starts:
+        for x0 in starts:
+            rows, cols = np.arange(y0, y0 + block) % size, np.arange(x0, x0 + block) % size
+            patch = _best_patch(source, canvas[np.ix_(rows, cols)], known[np.ix_(rows, cols)], rng)
+            _lay(canvas, known, patch, rows, cols, overlap)
+    return np.clip(np.rint(canvas), 0, 255).astype(np.uint8)
+
+
+def _best_patch(source: np.ndarray, target: np.ndarray, known: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    n = len(target)
+    height, width = source.shape[0] - n + 1, source.shape[1] - n + 1
+    if known.max() <= 0:
+        y, x = int(rng.integers(height)), int(rng.integers(width))
+        return source[y : y + n, x : x + n]
+    mask = np.repeat((known > 0).astype(np.float32)[..., None], 3, 2)
+    cost = cv2.matchTemplate(source, target, cv2.TM_SQDIFF, mask=mask)
+    # Rounded costs: the FFT inside template matching may differ in the last bits between machines.
+    order = np.argsort(np.round(cost.ravel() / max(float(cost.max()), 1e-6), 4), kind="stable")[:5]
+    y, x = divmod(int(order[int(rng.integers(len(order)))]), cost.shape[1])
+    return source[y : y + n, x : x + n]
+
+
+def _lay(canvas: np.ndarray, known: np.ndarray, patch: np.ndarray, rows: np.ndarray, cols: np.ndarray, overlap: int) -> None:
+    ramp = np.minimum(1.0, (np.arange(len(rows)) + 1.0) / overlap)
+    ramp = np.minimum(ramp, ramp[::-1])
+    old = canvas[np.ix_(rows, cols)]
+    weight = (ramp[:, None] * ramp[None, :]).astype(np.float32)
+    weight = np.where(known[np.ix_(rows, cols)] > 0, weight, 1.0)[..., None]
+    canvas[np.ix_(rows, cols)] = old * (1 - weight) + patch * weight
+    known[np.ix_(rows, cols)] = 1.0
