@@ -21,6 +21,10 @@ class Cancelled(LyraError):
     """A job that was stopped on request; what is on disk resumes."""
 
 
+class JobError(LyraError):
+    """A job whose worker process died, or whose own error could not be carried over."""
+
+
 class BackendUnavailable(LyraError):
     """An optional backend that cannot run here."""
 

@@ -35,11 +35,22 @@ def read_image(path: Path) -> np.ndarray:
     return np.ascontiguousarray(data[..., ::-1])
 
 
-def write_depth(path: Path, depth: np.ndarray) -> None:
-    """Write (H, W) z-depth [m] as 16-bit inverse depth; NaN becomes 0."""
+def encode_depth(depth: np.ndarray) -> np.ndarray:
+    """Return (H, W) uint16 inverse depth of z-depth [m]; NaN becomes 0."""
     with np.errstate(divide="ignore", invalid="ignore"):
         inverse = np.where(depth > 0, INVERSE_DEPTH_SCALE / depth, 0.0)
-    write_bytes(path, encode_image(np.clip(np.rint(np.nan_to_num(inverse)), 0, 65535).astype(np.uint16), ".png"))
+    return np.clip(np.rint(np.nan_to_num(inverse)), 0, 65535).astype(np.uint16)
+
+
+def decode_depth(data: np.ndarray) -> np.ndarray:
+    """Return (H, W) float32 z-depth [m] of uint16 inverse depth; NaN = unknown. Encoding it again gives the same numbers."""
+    with np.errstate(divide="ignore"):
+        return np.where(data > 0, INVERSE_DEPTH_SCALE / data, np.nan).astype(np.float32)
+
+
+def write_depth(path: Path, depth: np.ndarray) -> None:
+    """Write (H, W) z-depth [m] as 16-bit inverse depth; NaN becomes 0."""
+    write_bytes(path, encode_image(encode_depth(depth), ".png"))
 
 
 def read_depth(path: Path) -> np.ndarray:
@@ -47,8 +58,7 @@ def read_depth(path: Path) -> np.ndarray:
     data = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
     if data is None or data.dtype != np.uint16:
         raise WorldError(f"{path}: missing or not a 16-bit depth PNG")
-    with np.errstate(divide="ignore"):
-        return np.where(data > 0, INVERSE_DEPTH_SCALE / data, np.nan).astype(np.float32)
+    return decode_depth(data)
 
 
 def resized(rgb: np.ndarray, width: int, height: int) -> np.ndarray:
