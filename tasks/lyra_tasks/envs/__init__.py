@@ -1,0 +1,1 @@
+"""The environments; make them by id with gymnasium.make."""
