@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
+
 from lyra_core.types import CollisionPart, DepthEstimate, Frame, Photo, SurfaceMesh, Trajectory
 
 
@@ -29,6 +31,8 @@ class Generator(Protocol):
 
     name: str
 
+    def __init__(self, *, quality: str) -> None: ...
+
     def prepare(self, photo: Photo, estimate: DepthEstimate, *, seed: int, indoor: bool) -> None:
         """Take the photo in. For explicit generators this builds the whole world."""
         ...
@@ -42,13 +46,24 @@ class Generator(Protocol):
         ...
 
 
-class ExplicitGenerator(Generator, Protocol):
-    """A generator that has one explicit world, of which every frame is a query."""
+@dataclass(frozen=True)
+class ExplicitWorld:
+    """A whole world as geometry."""
 
-    def surfaces(self) -> SurfaceMesh:
-        """Return the whole world as a textured mesh."""
+    mesh: SurfaceMesh
+    parts: list[CollisionPart]
+    """Clean semantic colliders."""
+    places: np.ndarray
+    """(S, 2) one floor-plan point inside each connected space, the camera's first [m]."""
+
+
+class ExplicitGenerator(Generator, Protocol):
+    """A generator that has one explicit world, of which every frame is a query. Known by its method ``restore``."""
+
+    def explicit_world(self) -> ExplicitWorld:
+        """Return the world that prepare() built."""
         ...
 
-    def collision_parts(self) -> list[CollisionPart]:
-        """Return clean semantic colliders."""
+    def restore(self, world: ExplicitWorld) -> None:
+        """Take a world that was built before, instead of prepare()."""
         ...

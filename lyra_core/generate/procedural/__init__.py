@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from lyra_core.config import ATLAS_SIZES
 from lyra_core.errors import WorldError
-from lyra_core.generate.base import ChunkRequest
-from lyra_core.generate.procedural.layout import Layout, build_layout
+from lyra_core.generate.base import ChunkRequest, ExplicitWorld
+from lyra_core.generate.procedural.layout import build_layout
 from lyra_core.generate.procedural.photo_source import PhotoSource
 from lyra_core.generate.procedural.query import WorldView
 from lyra_core.io.images import resized
-from lyra_core.types import CollisionPart, DepthEstimate, Frame, Photo, SurfaceMesh, Trajectory
+from lyra_core.types import DepthEstimate, Frame, Photo, Trajectory
 
 
 class GeneratorProcedural:
@@ -19,7 +19,7 @@ class GeneratorProcedural:
 
     def __init__(self, *, quality: str = "standard") -> None:
         self._atlas_size = ATLAS_SIZES[quality]
-        self._layout: Layout | None = None
+        self._world: ExplicitWorld | None = None
         self._view: WorldView | None = None
 
     def prepare(self, photo: Photo, estimate: DepthEstimate, *, seed: int, indoor: bool) -> None:
@@ -27,28 +27,19 @@ class GeneratorProcedural:
         rgb = resized(photo.rgb, estimate.camera.width, estimate.camera.height)
         self.restore(build_layout(PhotoSource(rgb, estimate), indoor=indoor, seed=seed, atlas_size=self._atlas_size))
 
-    def restore(self, layout: Layout) -> None:
+    def restore(self, world: ExplicitWorld) -> None:
         """Take a world that was built before."""
-        self._layout, self._view = layout, WorldView(layout.mesh)
+        self._world, self._view = world, WorldView(world.mesh)
 
-    @property
-    def layout(self) -> Layout:
-        """The explicit world.
+    def explicit_world(self) -> ExplicitWorld:
+        """Return the whole world.
 
         Raises:
             WorldError: neither prepare nor restore was called.
         """
-        if self._layout is None:
+        if self._world is None:
             raise WorldError("generator 'procedural': no world yet; call prepare() first")
-        return self._layout
-
-    def surfaces(self) -> SurfaceMesh:
-        """Return the whole world as a textured mesh."""
-        return self.layout.mesh
-
-    def collision_parts(self) -> list[CollisionPart]:
-        """Return clean semantic colliders."""
-        return self.layout.parts
+        return self._world
 
     def first_frame(self, trajectory: Trajectory) -> Frame:
         """Return the frame at the photo's own pose."""
@@ -59,7 +50,6 @@ class GeneratorProcedural:
         return [self._render(request.trajectory, i) for i in range(len(request.trajectory))]
 
     def _render(self, trajectory: Trajectory, i: int) -> Frame:
-        layout_view = self._view
-        if layout_view is None:
+        if self._view is None:
             raise WorldError("generator 'procedural': no world yet; call prepare() first")
-        return layout_view.render(trajectory.camera(i), trajectory.T_world_camera[i])
+        return self._view.render(trajectory.camera(i), trajectory.T_world_camera[i])

@@ -2,35 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
+from lyra_core.generate.base import ExplicitWorld
 from lyra_core.generate.procedural.atlas import MeshBuilder
 from lyra_core.generate.procedural.backdrop import backdrop_polyline
 from lyra_core.generate.procedural.colliders import plan_colliders
 from lyra_core.generate.procedural.furnish import crate, placements
 from lyra_core.generate.procedural.photo_source import PhotoSource
-from lyra_core.generate.procedural.plan import Plan, make_plan
+from lyra_core.generate.procedural.plan import Plan, Space, make_plan
 from lyra_core.generate.procedural.planes import PlaneTexture, add_plane
 from lyra_core.generate.procedural.sky import add_sky, sky_image
 from lyra_core.generate.procedural.solids import Solid, add_solid, lift_obstacles
-from lyra_core.generate.procedural.strips import WallStrip, bake_segment
+from lyra_core.generate.procedural.strips import WallStrip, bake_segment, plain_segment, plain_tile, skyline
+from lyra_core.generate.procedural.visibility import with_first_hit
 from lyra_core.generate.procedural.walls import add_walls, passage_corners
-from lyra_core.types import CollisionPart, Label, Provenance, SurfaceMesh
+from lyra_core.types import CollisionPart, Label, Provenance
 
 
-@dataclass(frozen=True)
-class Layout:
-    """One photo's world."""
-
-    mesh: SurfaceMesh
-    parts: list[CollisionPart]
-    places: np.ndarray
-    """(S, 2) one floor-plan point inside each space, the camera's first [m]."""
-
-
-def build_layout(source: PhotoSource, *, indoor: bool, seed: int, atlas_size: int) -> Layout:
+def build_layout(source: PhotoSource, *, indoor: bool, seed: int, atlas_size: int) -> ExplicitWorld:
     """Build the world around a photo.
 
     Args:
@@ -40,30 +30,40 @@ def build_layout(source: PhotoSource, *, indoor: bool, seed: int, atlas_size: in
         atlas_size: side of the texture [px].
     """
     plan_rng, floor_rng, ceiling_rng, wall_rng, object_rng = np.random.default_rng([seed, 71]).spawn(5)
-    estimate = source.estimate
     backdrop = backdrop_polyline(source, default_range=4.0 if indoor else 40.0)
-    plan = make_plan(backdrop, indoor=indoor, ceiling_height=estimate.ceiling_height, wall_height=6.0, rng=plan_rng)
-    height = plan.spaces[0].height
+    plan = make_plan(backdrop, indoor=indoor, ceiling_height=source.estimate.ceiling_height, wall_height=6.0, rng=plan_rng)
+    place, grain = plan.spaces[0], 2048 / atlas_size
+    seen_edges = [i for i, p in enumerate(place.edge_provenance) if p == Provenance.SEEN]
+    skylines = [np.full(2, place.height) if indoor else skyline(source, place.corners[i], place.corners[i + 1]) for i in seen_edges]
+    solids = lift_obstacles(source)
+    source = with_first_hit(source, place, skylines, solids)
     builder = MeshBuilder()
-    strip = _bake_walls(source, builder, plan, height if indoor else None, finest=0.006 * 2048 / atlas_size)
-    wall_colour = strip.segments[0].image.reshape(-1, 3).mean(0)
-    _add_floors(source, builder, plan, floor_rng, wall_colour, atlas_size)
+    strip = _bake_walls(source, builder, place, skylines, wall_rng, grain)
+    wall_colour = np.mean([s.image.reshape(-1, 3).mean(0) for s in strip.segments], 0)
+    _add_floors(source, builder, plan, floor_rng, wall_colour, grain)
     if indoor:
-        _add_ceilings(source, builder, plan, height, ceiling_rng, wall_colour, atlas_size)
+        _add_ceilings(source, builder, plan, ceiling_rng, wall_colour, grain)
     else:
         add_sky(builder, sky_image(source), plan.spaces[1].corners.mean(0))
     add_walls(builder, plan, strip, wall_rng)
-    parts = plan_colliders(plan, strip) + _add_objects(source, builder, plan, strip, object_rng)
-    return Layout(builder.build(atlas_size=atlas_size), parts, plan.places())
+    parts = plan_colliders(plan, strip) + _add_objects(builder, plan, strip, solids, object_rng)
+    return ExplicitWorld(builder.build(atlas_size=atlas_size), parts, plan.places())
 
 
-def _bake_walls(source: PhotoSource, builder: MeshBuilder, plan: Plan, height: float | None, *, finest: float) -> WallStrip:
-    place = plan.spaces[0]
-    seen = [i for i, p in enumerate(place.edge_provenance) if p == Provenance.SEEN]
+def _bake_walls(
+    source: PhotoSource, builder: MeshBuilder, place: Space, skylines: list[np.ndarray], rng: np.random.Generator, grain: float
+) -> WallStrip:
     wall = source.estimate.labels == Label.WALL
     fallback = np.median(source.rgb[wall], 0) if wall.any() else np.median(source.rgb.reshape(-1, 3), 0)
-    segments = [bake_segment(source, place.corners[i], place.corners[i + 1], height=height, finest=finest, fallback=fallback) for i in seen]
-    return WallStrip(segments, [builder.add_chart(s.image) for s in segments])
+    segments = [
+        bake_segment(source, place.corners[i], place.corners[i + 1], height=place.height if place.ceiling else None, skyline=top,
+                     finest=0.006 * grain, fallback=fallback)
+        for i, top in enumerate(skylines)
+    ]
+    tile = plain_tile(segments, texel=0.0125 * grain, size=round(256 / grain), rng=rng) if place.ceiling else None
+    if tile is not None:
+        segments.append(plain_segment(tile, texel=0.0125 * grain, height=place.height))
+    return WallStrip(segments, [builder.add_chart(s.image) for s in segments], has_plain=tile is not None)
 
 
 def _flat_polygons(plan: Plan) -> list[tuple[str, np.ndarray, Provenance]]:
@@ -72,29 +72,27 @@ def _flat_polygons(plan: Plan) -> list[tuple[str, np.ndarray, Provenance]]:
 
 
 def _add_floors(
-    source: PhotoSource, builder: MeshBuilder, plan: Plan, rng: np.random.Generator, fallback: np.ndarray, atlas_size: int
+    source: PhotoSource, builder: MeshBuilder, plan: Plan, rng: np.random.Generator, fallback: np.ndarray, grain: float
 ) -> None:
-    grain = 2048 / atlas_size
     texture = PlaneTexture(source, height=0.0, label=Label.FLOOR, reach=9.6, texel=0.0125 * grain, rng=rng, fallback=fallback)
     polygons = [(f"{name}_floor", corners, provenance) for name, corners, provenance in _flat_polygons(plan)]
     add_plane(builder, texture, polygons, label=Label.FLOOR, height=0.0, texels=(0.006 * grain, 0.04 * grain), up=True)
 
 
 def _add_ceilings(
-    source: PhotoSource, builder: MeshBuilder, plan: Plan, height: float, rng: np.random.Generator, wall: np.ndarray, atlas_size: int
+    source: PhotoSource, builder: MeshBuilder, plan: Plan, rng: np.random.Generator, wall: np.ndarray, grain: float
 ) -> None:
-    grain = 2048 / atlas_size
+    height = plan.spaces[0].height
     light = wall + (245 - wall) * 0.6
-    texture = PlaneTexture(source, height=height, label=Label.CEILING, reach=4.8, texel=0.025 * grain, rng=rng, fallback=light)
-    polygons = [(f"{s.name}_ceiling", s.corners, Provenance.INVENTED if i else Provenance.CONTINUED) for i, s in enumerate(plan.spaces)]
+    texture = PlaneTexture(source, height=height, label=Label.CEILING, reach=6.4, texel=0.025 * grain, rng=rng, fallback=light)
+    polygons = [(f"{name}_ceiling", *rest) for name, *rest in _flat_polygons(plan)[: len(plan.spaces)]]
     add_plane(builder, texture, polygons, label=Label.CEILING, height=height, texels=(0.01 * grain, 0.05 * grain), up=False)
 
 
 def _add_objects(
-    source: PhotoSource, builder: MeshBuilder, plan: Plan, strip: WallStrip, rng: np.random.Generator
+    builder: MeshBuilder, plan: Plan, strip: WallStrip, seen: list[Solid], rng: np.random.Generator
 ) -> list[CollisionPart]:
     """Add the photo's objects and their copies in the further spaces; return their colliders."""
-    seen = lift_obstacles(source)
     pool = seen or [crate(max(strip.segments, key=lambda s: float(s.known.mean())).image[-120:, :240], rng) for _ in range(2)]
     charts = [builder.add_chart(solid.image) for solid in pool]
     parts = []

@@ -11,6 +11,9 @@ from lyra_core.camera.se3 import inverse
 from lyra_core.types import DepthEstimate, Label
 
 
+_SOLID = tuple(label for label in Label if label != Label.SKY)
+
+
 @dataclass(frozen=True)
 class PhotoSource:
     """The photo at working size with its estimate."""
@@ -18,6 +21,8 @@ class PhotoSource:
     rgb: np.ndarray
     """(H, W, 3) uint8."""
     estimate: DepthEstimate
+    first_hit: np.ndarray | None = None
+    """(H, W) z-depth [m] of the built geometry at the photo's pose, inf = none; decides what may carry the photo's pixels."""
 
     @property
     def position(self) -> np.ndarray:
@@ -50,6 +55,22 @@ class PhotoSource:
         grid = np.clip(np.nan_to_num(uv), -1e4, 1e4) - 0.5
         colours = cv2.remap(self.rgb, grid[..., 0], grid[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
         return colours.astype(np.float32), known
+
+    def sample_visible(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Look world points (h, w, 3) of built surfaces up in the photo.
+
+        Returns:
+            colours (h, w, 3) float32 and known (h, w) bool: the point is the first thing on its line of sight, within 2 %
+            of its depth, and the photo does not show sky there. What is drawn this way looks like the photo from the photo's
+            pose, whatever the labels say.
+        """
+        colours, known = self.sample(points, _SOLID)
+        uv, z = self.pixels(points)
+        assert self.first_hit is not None
+        height, width = self.first_hit.shape
+        column = np.clip(np.nan_to_num(uv[..., 0]), 0, width - 1).astype(int)
+        row = np.clip(np.nan_to_num(uv[..., 1]), 0, height - 1).astype(int)
+        return colours, known & (z < self.first_hit[row, column] * 1.02 + 0.02)
 
     def world_points(self) -> np.ndarray:
         """Return (H, W, 3) float64 world points of the estimate; NaN where the depth is unknown."""

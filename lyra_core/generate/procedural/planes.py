@@ -67,8 +67,7 @@ class PlaneTexture:
         # Spots unlike the rest (a rug's edge, an unnoticed object, a highlight) would repeat all over the tile.
         typical = np.median(colours_smooth[sharp], 0)
         odd = np.abs(colours_smooth - typical).max(-1)
-        usual = sharp & (odd <= max(14.0, 2.5 * float(np.median(odd[sharp]))))
-        usual = cv2.morphologyEx(usual.astype(np.uint8), cv2.MORPH_CLOSE, np.ones((5, 5), np.uint8))
+        usual = (sharp & (odd <= max(12.0, 1.8 * float(np.median(odd[sharp]))))).astype(np.uint8)
         distance = cv2.distanceTransform(cv2.copyMakeBorder(usual, 1, 1, 1, 1, cv2.BORDER_CONSTANT), cv2.DIST_C, 3)[1:-1, 1:-1]
         row, column = divmod(int(np.argmax(np.round(distance, 2))), distance.shape[1])
         half = int(distance[row, column]) - 1
@@ -86,17 +85,16 @@ class PlaneTexture:
         row = (n - 1 - np.floor(points[..., 1] / self._texel).astype(int) % n)
         return self.tile[row, column].astype(np.float32)
 
-    def seen_square(self) -> tuple[float, float, float]:
-        """Lower corner x, y and side of the square that gets its own texels [m]; a multiple of the cell."""
-        side = CELL * int(np.ceil(2 * self._reach / CELL))
-        return 0.0, -side / 2, side
+    def seen_cells(self) -> list[tuple[int, int]]:
+        """Indices (column, row) of the cells that may show the photo: ``reach`` to both sides, twice that ahead."""
+        n = int(np.ceil(self._reach / CELL))
+        return [(i, j) for i in range(-1, 2 * n) for j in range(-n, n)]
 
     def cell_image(self, x0: float, y0: float, texel: float) -> tuple[np.ndarray, np.ndarray]:
         """Bake one cell. Returns (n, n, 3) uint8 and known (n, n) bool (seen in the photo)."""
         margin = 0.8
         points = self._grid(x0 - margin, y0 - margin, CELL + 2 * margin, texel)
-        colours, known = self._source.sample(points, (self._label,))
-        known &= self._footprint(points) < 0.9
+        colours, known = self._source.sample_visible(points)
         tile = self.tile_colours(points)
         if known.any():
             base = smooth_extension(colours, known)
@@ -116,28 +114,30 @@ def add_plane(
     builder: MeshBuilder, texture: PlaneTexture, polygons: list[tuple[str, np.ndarray, Provenance]], *, label: Label, height: float,
     texels: tuple[float, float], up: bool,
 ) -> None:
-    """Add floor or ceiling polygons [(part name, (K, 2) corners, provenance where not seen)].
+    """Add floor or ceiling polygons [(part name, (K, 2) corners, provenance where not seen)], the photo's place first.
 
     texels: finest and coarsest texel of photo-textured cells [m]; up: faces look up (floor) or down (ceiling).
     """
     tile_chart = builder.add_chart(texture.tile)
     own: dict[tuple[int, int], tuple[int, np.ndarray, float]] = {}
-    x0, y0, side = texture.seen_square()
-    for i in range(round(side / CELL)):
-        for j in range(round(side / CELL)):
-            corner = (x0 + i * CELL, y0 + j * CELL)
-            distance = np.hypot(corner[0] + (0 if corner[0] >= 0 else CELL), min(abs(corner[1]), abs(corner[1] + CELL)))
-            texel = float(np.clip(texels[0] * max(distance, 1.0) / 2.0, texels[0], texels[1]))
-            texel = CELL / round(CELL / texel)
-            image, known = texture.cell_image(*corner, texel)
-            if known.any():
-                own[round(corner[0] / CELL), round(corner[1] / CELL)] = (builder.add_chart(image), known, texel)
+    low = np.min([corners.min(0) for _, corners, _ in polygons[:1]], 0)
+    high = np.max([corners.max(0) for _, corners, _ in polygons[:1]], 0)
+    for i, j in texture.seen_cells():
+        corner = np.array([i, j]) * CELL
+        if (corner > high).any() or (corner + CELL < low).any():
+            continue
+        distance = float(np.hypot(*np.maximum(np.maximum(corner, -(corner + CELL)), 0.0)))
+        texel = float(np.clip(texels[0] * max(distance, 1.0) / 2.0, texels[0], texels[1]))
+        texel = CELL / round(CELL / texel)
+        image, known = texture.cell_image(*corner, texel)
+        if known.any():
+            own[i, j] = (builder.add_chart(image), known, texel)
     for name, corners, provenance in polygons:
         part = builder.add_part(name)
         triangles = corners[triangulate(corners)]
-        low, high = np.floor(corners.min(0) / CELL).astype(int), np.floor(corners.max(0) / CELL).astype(int)
-        for i in range(low[0], high[0] + 1):
-            for j in range(low[1], high[1] + 1):
+        first, last = np.floor(corners.min(0) / CELL).astype(int), np.floor(corners.max(0) / CELL).astype(int)
+        for i in range(first[0], last[0] + 1):
+            for j in range(first[1], last[1] + 1):
                 cell = own.get((i, j))
                 _add_cell(builder, triangles, (i, j), cell, tile_chart, texture, part=part, label=label, height=height, up=up,
                           provenance=provenance)

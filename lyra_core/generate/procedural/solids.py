@@ -140,7 +140,10 @@ def _extrude(source: PhotoSource, component: np.ndarray, contour: np.ndarray, po
     along = (front[:, :2] - point) @ tangent
     thickness = float(np.clip(0.5 * (along.max() - along.min()), 0.15, 0.9))
     distance = float(np.hypot(*(point - eye[:2])))
-    back = eye + (front - eye) * (1.0 + thickness / distance)
+    # Along each line of sight, but not below the floor: otherwise the back would rise above the silhouette.
+    to_floor = eye[2] / np.maximum(eye[2] - front[:, 2], 1e-3)
+    reach = np.where(front[:, 2] < eye[2], np.clip(to_floor, 1.03, 1.0 + thickness / distance), 1.0 + thickness / distance)
+    back = eye + (front - eye) * reach[:, None]
     back[:, 2] = np.maximum(back[:, 2], 0.0)
     vertices = np.concatenate([front, back])
     faces, front_faces = _close(np.stack([along, front[:, 2]], 1), vertices)

@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 
 from lyra_core.generate.procedural.photo_source import PhotoSource, smooth_extension
+from lyra_core.generate.procedural.quilt import quilt_tile
 from lyra_core.types import Label
 
 LOWEST_WALL = 1.8
@@ -43,30 +44,30 @@ class StripSegment:
 
 
 def bake_segment(
-    source: PhotoSource, start: np.ndarray, end: np.ndarray, *, height: float | None, finest: float, fallback: np.ndarray
+    source: PhotoSource, start: np.ndarray, end: np.ndarray, *, height: float | None, skyline: np.ndarray, finest: float,
+    fallback: np.ndarray,
 ) -> StripSegment:
     """Rectify the photo onto the vertical wall from start to end, (2,) floor-plan points [m].
 
-    height: of the ceiling; None = outdoors, the skyline decides. finest: smallest texel [m]; fallback: (3,) colour of a
-    wall of which nothing is known.
+    height: of the ceiling; None = outdoors, where ``skyline`` (n,) gives the upper edge [m]. finest: smallest texel [m];
+    fallback: (3,) colour of a wall of which nothing is known.
     """
     length = float(np.hypot(*(end - start)))
-    distance = float(min(np.hypot(*(p - source.position[:2])) for p in (start, end, (start + end) / 2)))
-    tall, top = height, None
-    if tall is None:
-        tall = float(np.clip(0.75 * distance + 6.0, 8.0, 30.0))
-        top = _skyline(source, *_wall_grid(start, end, tall, 48, 96), tall)
-        tall = float(top.max())
+    distance = _distance(source, start, end)
+    tall = height if height is not None else float(skyline.max())
     texel = float(np.clip(distance / source.estimate.camera.K[0, 0], finest, 0.25))
     w, h = int(np.clip(round(length / texel), 2, 1536)), int(np.clip(round(tall / texel), 4, 1024))
     points, _ = _wall_grid(start, end, tall, w, h)
-    colours, known = source.sample(points, (Label.WALL, Label.DOOR))
-    known &= _not_grazing(source, points, end - start)
-    top = np.full(w, tall) if top is None else np.interp((np.arange(w) + 0.5) / w, (np.arange(48) + 0.5) / 48, top)
+    colours, known = source.sample_visible(points)
+    top = np.interp((np.arange(w) + 0.5) / w, (np.arange(len(skyline)) + 0.5) / len(skyline), skyline)
     known &= points[..., 2] <= top[None, :] + texel
     sharp = _pixels_per_metre(source, points, length)
     sharpness = float(np.median(sharp[known])) if known.any() else 0.0
     return StripSegment(fill_by_mirror(colours, known, fallback), known, length, tall, top, sharpness)
+
+
+def _distance(source: PhotoSource, start: np.ndarray, end: np.ndarray) -> float:
+    return float(min(np.hypot(*(p - source.position[:2])) for p in (start, end, (start + end) / 2)))
 
 
 def _wall_grid(start: np.ndarray, end: np.ndarray, tall: float, w: int, h: int) -> tuple[np.ndarray, np.ndarray]:
@@ -78,21 +79,16 @@ def _wall_grid(start: np.ndarray, end: np.ndarray, tall: float, w: int, h: int) 
     return points, z
 
 
-def _not_grazing(source: PhotoSource, points: np.ndarray, direction: np.ndarray) -> np.ndarray:
-    """True where the line of sight meets the wall at more than 6 degrees: less would stretch a pixel over metres."""
-    offset = points[..., :2] - source.position[:2]
-    cross = np.abs(offset[..., 0] * direction[1] - offset[..., 1] * direction[0])
-    return cross > 0.1 * np.hypot(offset[..., 0], offset[..., 1]) * np.hypot(*direction)
-
-
 def _pixels_per_metre(source: PhotoSource, points: np.ndarray, length: float) -> np.ndarray:
     uv, _ = source.pixels(points)
     step = np.linalg.norm(np.diff(uv, axis=1, append=uv[:, -1:]), axis=-1)
     return step / (length / points.shape[1])
 
 
-def _skyline(source: PhotoSource, points: np.ndarray, z: np.ndarray, tall: float) -> np.ndarray:
-    """Height per column above which the photo shows sky, or a little above the frame where it shows none, (w,) [m]."""
+def skyline(source: PhotoSource, start: np.ndarray, end: np.ndarray) -> np.ndarray:
+    """Height above which the photo shows sky over a wall, or a little above the frame where it shows none, (48,) [m]."""
+    tall = float(np.clip(0.75 * _distance(source, start, end) + 6.0, 8.0, 30.0))
+    points, z = _wall_grid(start, end, tall, 48, 96)
     _, sky = source.sample(points, (Label.SKY,))
     _, solid = source.sample(points, (Label.WALL, Label.DOOR))
     have = solid.any(0)
@@ -160,11 +156,48 @@ def _best_segments(segments: list[StripSegment], *, enough: float = 3.0) -> list
     return sorted(chosen)
 
 
+def plain_tile(segments: list[StripSegment], *, texel: float, size: int, rng: np.random.Generator) -> np.ndarray | None:
+    """Quilt a tile of bare wall from the largest patch that looks like most of the wall; None if there is none."""
+    best, side = None, 8
+    for segment in segments:
+        if segment.known.mean() < 0.2:
+            continue
+        h = max(4, int(round(segment.height / texel)))
+        w = max(4, int(round(segment.length / texel)))
+        image = cv2.resize(segment.image, (w, h), interpolation=cv2.INTER_AREA).astype(np.float32)
+        known = cv2.resize(segment.known.astype(np.uint8), (w, h), interpolation=cv2.INTER_NEAREST) > 0
+        calm = cv2.GaussianBlur(image, (0, 0), 2.0)
+        odd = np.abs(calm - np.median(calm[known], 0)).max(-1) if known.any() else np.full((h, w), 255.0)
+        usual = (known & (odd < max(12.0, 1.3 * float(np.median(odd[known]))))).astype(np.uint8) if known.any() else known.astype(np.uint8)
+        distance = cv2.distanceTransform(cv2.copyMakeBorder(usual, 1, 1, 1, 1, cv2.BORDER_CONSTANT), cv2.DIST_C, 3)[1:-1, 1:-1]
+        row, column = divmod(int(np.argmax(np.round(distance, 2))), w)
+        half = int(distance[row, column]) - 1
+        if half > side:
+            side = half
+            best = image[row - half : row + half + 1, column - half : column + half + 1]
+    if best is None:
+        return None
+    flat = best - cv2.GaussianBlur(best, (0, 0), max(3.0, side / 2)) + np.median(best.reshape(-1, 3), 0)
+    return quilt_tile(np.clip(np.rint(flat), 0, 255).astype(np.uint8), size, rng)
+
+
+def plain_segment(tile: np.ndarray, *, texel: float, height: float) -> StripSegment:
+    """Return a piece of bare wall with a skirting board, for rooms nobody saw."""
+    n = len(tile)
+    rows = (np.arange(round(height / texel)) % n)[::-1]
+    image = np.concatenate([tile, tile], 1)[rows].copy()
+    board = max(1, round(0.08 / texel))
+    image[-board:] = np.rint(image[-board:] * 0.72).astype(np.uint8)
+    return StripSegment(image, np.zeros(image.shape[:2], bool), 2 * n * texel, height, np.full(2, height), 0.0)
+
+
 class WallStrip:
     """The unrolled wall, reused back and forth: position t [m] runs 0 -> total -> 0 -> ... over the usable segments."""
 
-    def __init__(self, segments: list[StripSegment], charts: list[int]) -> None:
-        self._use = _best_segments(segments)
+    def __init__(self, segments: list[StripSegment], charts: list[int], *, has_plain: bool = False) -> None:
+        """With has_plain the last segment is bare wall."""
+        self.plain = len(segments) - 1 if has_plain else None
+        self._use = _best_segments(segments[:-1] if has_plain else segments)
         self.segments, self.charts = segments, charts
         self._bounds = np.concatenate([[0.0], np.cumsum([segments[i].length for i in self._use])])
 
@@ -172,6 +205,13 @@ class WallStrip:
     def total(self) -> float:
         """Length of what is reused [m]."""
         return float(self._bounds[-1])
+
+    def plain_pieces(self, length: float) -> list[tuple[float, float, int, float, float]]:
+        """Cut a bare wall of some length [m] into pieces as ``pieces`` does."""
+        assert self.plain is not None
+        step = self.segments[self.plain].length
+        count = int(np.ceil(length / step - 1e-9))
+        return [(i * step, min((i + 1) * step, length), self.plain, 0.0, min(step, length - i * step)) for i in range(count)]
 
     def pieces(self, t0: float, length: float) -> list[tuple[float, float, int, float, float]]:
         """Cut a wall of some length [m] that starts at strip position t0.

@@ -26,6 +26,8 @@ def add_walls(builder: MeshBuilder, plan: Plan, strip: WallStrip, rng: np.random
             length = float(np.hypot(*(end - start)))
             if provenance == Provenance.SEEN:
                 pieces = [(0.0, length, edge, 0.0, strip.segments[edge].length)]
+            elif provenance == Provenance.INVENTED and strip.plain is not None:
+                pieces = strip.plain_pieces(length)
             else:
                 pieces = strip.pieces(offset if number == 0 else float(rng.uniform(0, strip.total)), length)
                 offset += length
