@@ -1,0 +1,6 @@
+"""Let the tests of this folder import the surface tests' scenes by name."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "surface"))
