@@ -139,7 +139,7 @@ def fill_smooth(value: np.ndarray, known: np.ndarray) -> np.ndarray:
 
 
 def _same_pose(T_world_a: np.ndarray, T_world_b: np.ndarray) -> bool:
-    return bool(np.abs(T_world_a - T_world_b).max() < 1e-6)
+    return bool(np.abs(T_world_a - T_world_b).max() < 1e-5)
 
 
 def _frame_layer(frame: Frame) -> _Layer:
