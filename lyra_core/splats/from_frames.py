@@ -21,7 +21,7 @@ SPREAD = 0.57
 """Standard deviation over the spacing: below 0.5 the surface has gaps from other sides, above 0.65 it blurs."""
 FLATNESS = 0.1
 """Thickness over the smaller radius."""
-MAX_SLANT = 8.0
+MAX_SLANT = 5.0
 """Discs are not stretched along the view by more than this."""
 
 
@@ -99,7 +99,8 @@ def _blocks(frame: Frame, block: int) -> dict[str, np.ndarray]:
     z = np.where(np.isfinite(middle), z, np.nan)
     point = np.stack([(u - K[0, 2]) / K[0, 0] * z, (v - K[1, 2]) / K[1, 1] * z, z], 1)
     at = pixel[np.arange(len(pixel)), pick]
-    normals = depth_normals(frame.depth, frame.camera).normals
+    shape = depth_normals(frame.depth, frame.camera)
+    normals = np.where(shape.edge[..., None], np.nan, shape.normals)  # beside an edge a stretched disc would hang over it
     return {"depth": z, "point": point, "rgb": rgb, "normal": normals.reshape(-1, 3)[at],
             "provenance": frame.provenance.reshape(-1)[at]}
 

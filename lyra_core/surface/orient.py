@@ -10,8 +10,10 @@ from lyra_core.rays.base import RayTracer, make_ray_tracer
 
 ROUNDS = 3
 """Rounds of looking: from the viewpoints, then from free points before the surfaces seen so far."""
-SECONDARY = 48
-"""Free points per later round."""
+EYES = 48
+"""Points looked from in one round, spread over those given."""
+VOTERS = 1000
+"""Faces of one piece that are looked at, spread over the piece."""
 _RAYS = 1 << 20
 
 
@@ -33,17 +35,17 @@ def orient_to_free_space(vertices: np.ndarray, faces: np.ndarray, viewpoints: np
     normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]) / 2
     votes = np.zeros(piece.max() + 1)
     decided = np.zeros(len(votes), bool)
-    eyes = np.atleast_2d(np.asarray(viewpoints, np.float64))
+    voter = _spread_per_piece(piece)
+    eyes = _spread(np.atleast_2d(np.asarray(viewpoints, np.float64)))
     for _ in range(ROUNDS):
-        fresh, seen = _look(tracer, eyes, centers, normals, ~decided[piece])
+        fresh, seen = _look(tracer, eyes, centers, normals, voter & ~decided[piece])
         votes += np.bincount(piece, fresh, len(votes))
         decided |= np.bincount(piece, seen, len(votes)) > 0
         if decided.all():
             break
-        candidates = np.flatnonzero(decided[piece])
-        if not len(candidates):
+        pick = _spread(np.flatnonzero(decided[piece]))
+        if not len(pick):
             break
-        pick = candidates[np.linspace(0, len(candidates) - 1, min(SECONDARY, len(candidates))).astype(int)]
         side = np.sign(votes[piece[pick]])[:, None]
         unit = normals[pick] / np.maximum(np.linalg.norm(normals[pick], axis=1, keepdims=True), 1e-12)
         eyes = centers[pick] + 0.1 * side * unit
@@ -98,6 +100,20 @@ def _closed(faces: np.ndarray, piece: np.ndarray) -> np.ndarray:
     key = edges[:, 0] * (faces.max() + 1) + edges[:, 1]
     _, same, count = np.unique(key, return_inverse=True, return_counts=True)
     return np.bincount(np.repeat(piece, 3), count[same] != 2, piece.max() + 1) == 0
+
+
+def _spread(rows: np.ndarray) -> np.ndarray:
+    """Return at most EYES rows, evenly spread."""
+    return rows[np.linspace(0, len(rows) - 1, min(EYES, len(rows))).astype(int)]
+
+
+def _spread_per_piece(piece: np.ndarray) -> np.ndarray:
+    """Return which faces (F,) bool vote: about VOTERS of each piece at most."""
+    order, count = np.argsort(piece, kind="stable"), np.bincount(piece)
+    rank = np.arange(len(piece)) - np.repeat(np.cumsum(count) - count, count)
+    out = np.zeros(len(piece), bool)
+    out[order] = rank % np.repeat(-(-count // VOTERS), count) == 0
+    return out
 
 
 def _flipped(faces: np.ndarray, flip: np.ndarray) -> np.ndarray:

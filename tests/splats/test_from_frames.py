@@ -45,9 +45,12 @@ def test_nothing_is_made_twice_and_new_regions_are_added():
     every = splats_from_frames(frames, max_count=10**6)
     assert one * 3 < len(every.means) < 0.6 * one * len(frames)
     assert set(np.unique(every.provenance)) == {0, 2}
+    quality = []
     for frame in frames[2::7]:
         rgb, coverage = render_splats(every, frame.camera, frame.T_world_camera)
-        assert (coverage > 0.8).mean() > 0.95 and psnr(rgb, frame.rgb, coverage > 0.8) > 25
+        assert (coverage > 0.8).mean() > 0.97
+        quality.append(psnr(rgb, frame.rgb, coverage > 0.8))
+    assert np.mean(quality) > 25 and min(quality) > 22
 
 
 def test_limit_thins_everywhere():
