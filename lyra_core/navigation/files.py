@@ -26,8 +26,8 @@ def save_free_space(path: Path, space: FreeSpace, *, radii: tuple[float, ...] = 
     for radius in radii:
         tag = f"{round(100 * radius):02d}cm"
         extra[f"traversable_{tag}"], extra[f"islands_{tag}"] = space.traversable(radius), islands(space, radius)
-    write_npz(path, origin=np.asarray(space.origin, np.float64), cell=np.float64(space.cell),
-              robot_height=np.float64(space.robot_height), free=space.free, clearance=space.clearance, provenance=space.provenance,
+    write_npz(path, origin=np.asarray(space.origin, np.float64), cell=np.array(space.cell),
+              robot_height=np.array(space.robot_height), free=space.free, clearance=space.clearance, provenance=space.provenance,
               radii=np.array(radii, np.float64), **extra)
 
 

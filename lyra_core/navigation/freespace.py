@@ -61,14 +61,15 @@ def clearance_of(free: np.ndarray, cell: float) -> np.ndarray:
     lattice = np.ones((2 * rows + 3, 2 * cols + 3), bool)
     blocked = np.zeros((2 * rows + 3, 2 * cols + 3), bool)
     blocked[2:-2:2, 2:-2:2] = ~free
-    lattice[ndimage.binary_dilation(blocked, np.ones((3, 3), bool))] = False
+    lattice &= np.logical_not(ndimage.binary_dilation(blocked, np.ones((3, 3), bool)))
     lattice[:2], lattice[-2:], lattice[:, :2], lattice[:, -2:] = False, False, False, False
-    return (ndimage.distance_transform_edt(lattice)[2:-2:2, 2:-2:2] * (cell / 2)).astype(np.float32)
+    return (np.asarray(ndimage.distance_transform_edt(lattice))[2:-2:2, 2:-2:2] * (cell / 2)).astype(np.float32)
 
 
 def islands(space: FreeSpace, radius: float) -> np.ndarray:
     """Label the connected traversable regions of a disc: (rows, cols) int32, 0 = not traversable, 1 = the largest."""
-    labels, count = ndimage.label(space.traversable(radius), np.ones((3, 3), bool))
+    labels = np.zeros(space.free.shape, np.int32)
+    count = int(np.asarray(ndimage.label(space.traversable(radius), np.ones((3, 3), bool), output=labels)))
     sizes = np.bincount(labels.ravel(), minlength=count + 1)[1:]
     rank = np.zeros(count + 1, np.int32)
     rank[1 + np.argsort(-sizes, kind="stable")] = np.arange(1, count + 1)
@@ -104,7 +105,7 @@ def free_space_stats(space: FreeSpace, radius: float) -> dict[str, float]:
     """
     home, traversable = home_island(space, radius), space.traversable(radius)
     area = area_by_provenance(space, radius)
-    reach = ndimage.distance_transform_edt(~home) * space.cell <= radius if home.any() else home
+    reach = np.asarray(ndimage.distance_transform_edt(~home)) * space.cell <= radius if home.any() else home
     return {
         "radius_m": radius,
         "walkable_m2": sum(area.values()),
@@ -156,7 +157,7 @@ def _floor_below(
     for shift in ((0.0, 0.0), (0.0131 * cfg.cell, 0.0277 * cfg.cell)):
         todo = np.flatnonzero(out == NO_FLOOR)
         origins = np.column_stack([centres[todo] + shift, np.full(len(todo), start)]).astype(np.float32)
-        hits = tracer.cast(origins, np.tile(np.float32([0, 0, -1]), (len(todo), 1)))
+        hits = tracer.cast(origins, np.tile(np.array([0, 0, -1], np.float32), (len(todo), 1)))
         good = (hits.face >= 0) & (hits.t <= start + cfg.step)
         out[todo[good]] = provenance[hits.face[good]]
     return out.reshape(shape)
@@ -176,6 +177,6 @@ def _inside_solids(parts: list[CollisionPart], candidates: np.ndarray, origin: n
     tracer = make_ray_tracer(solids.reshape(-1, 3).astype(np.float32), np.arange(len(solids) * 3, dtype=np.int32).reshape(-1, 3))
     middle = (cfg.step + cfg.robot_height) / 2
     origins = np.column_stack([_centres(origin, cfg.cell, row, col), np.full(len(row), middle)]).astype(np.float32)
-    hits = tracer.cast(origins, np.tile(np.float32([0, 0, 1]), (len(row), 1)))
+    hits = tracer.cast(origins, np.tile(np.array([0, 0, 1], np.float32), (len(row), 1)))
     inside[row, col] = (hits.face >= 0) & (_normal_z(solids)[np.maximum(hits.face, 0)] > 0)
     return inside

@@ -19,7 +19,7 @@ def main(world: str, video: str | None = None) -> None:
     env = gym.make("LyraWorlds/PointNav-v0", world=world)
     observation, info = env.reset(seed=0)
     distance, bearing = observation["pointgoal"]
-    print(f"episode {info['episode_id']}: goal {distance:.1f} m away, bearing {bearing:+.2f} rad, path {info['geodesic_distance']:.1f} m")
+    print(f"episode {info['episode_id']}: goal {distance:.1f} m away, bearing {bearing:+.2f} rad")
 
     agent = make_agent("oracle", env.unwrapped)
     agent.reset()

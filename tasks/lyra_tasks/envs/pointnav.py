@@ -72,7 +72,7 @@ class PointNavEnv(gym.Env[dict[str, np.ndarray], Any]):
         self.observation_space = gym.spaces.Dict({
             "depth": gym.spaces.Box(0.0, 1.0, (image_size, image_size, 1), np.float32),
             "rgb": gym.spaces.Box(0, 255, (image_size, image_size, 3), np.uint8),
-            "pointgoal": gym.spaces.Box(np.float32([0.0, -math.pi]), np.float32([MAX_GOAL_DISTANCE, math.pi]), (2,), np.float32),
+            "pointgoal": gym.spaces.Box(np.array([0.0, -math.pi], np.float32), np.array([MAX_GOAL_DISTANCE, math.pi], np.float32)),
         })
         self._graphs: dict[float, GeodesicGraph] = {}
         self._fields: dict[tuple[float, ...], GeodesicField] = {}
