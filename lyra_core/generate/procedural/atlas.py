@@ -37,7 +37,14 @@ class MeshBuilder:
         return len(self.part_names) - 1
 
     def add(
-        self, vertices: np.ndarray, texels: np.ndarray, faces: np.ndarray, *, chart: int, part: int, label: Label,
+        self,
+        vertices: np.ndarray,
+        texels: np.ndarray,
+        faces: np.ndarray,
+        *,
+        chart: int,
+        part: int,
+        label: Label,
         provenance: np.ndarray | Provenance,
     ) -> None:
         """Add faces (F, 3) over vertices (V, 3) with texel positions (V, 2) [px, x right, y down] in one chart.
@@ -63,8 +70,14 @@ class MeshBuilder:
         uv = np.stack([texels[:, 0] / atlas_size, 1.0 - texels[:, 1] / atlas_size], 1)
         data = np.concatenate(self._face_data)
         return SurfaceMesh(
-            np.concatenate(self._vertices), np.concatenate(self._faces), uv.astype(np.float32), texture,
-            data[:, 0].astype(np.uint8), data[:, 1].astype(np.uint8), data[:, 2], tuple(self.part_names),
+            np.concatenate(self._vertices),
+            np.concatenate(self._faces),
+            uv.astype(np.float32),
+            texture,
+            data[:, 0].astype(np.uint8),
+            data[:, 1].astype(np.uint8),
+            data[:, 2],
+            tuple(self.part_names),
         )
 
 

@@ -31,7 +31,7 @@ def backdrop_polyline(source: PhotoSource, *, default_range: float) -> np.ndarra
     inside = (slot >= 0) & (slot < count)
     inverse = _binned_median(1.0 / np.maximum(reach[wall][inside], 0.3), slot[inside], count)
     have = np.isfinite(inverse)
-    inverse = np.interp(centres, centres[have], inverse[have]) if have.any() else np.full(count, 1.0 / default_range)
+    inverse = _filled(centres, inverse, have) if have.any() else np.full(count, 1.0 / default_range)
     inverse = _median3(inverse)
     ends = np.concatenate([[right], centres, [left]])
     reach_at = 1.0 / np.concatenate([inverse[:1], inverse, inverse[-1:]])
@@ -56,14 +56,29 @@ def _refine(line: np.ndarray, eye: np.ndarray) -> np.ndarray:
 
 
 def _horizontal_fov(source: PhotoSource) -> tuple[float, float]:
-    """Azimuths [rad] of the photo's left and right border on the horizon row, a little inside."""
+    """Azimuths [rad] of the photo's outermost pixels; a camera that looks up or down sees further to the side in its corners."""
     e = source.estimate
-    R = e.T_world_camera[:3, :3]
-    rays = e.camera.rays()[:, [0, -1]].reshape(-1, 3) @ R.T
-    flat = rays[np.abs(rays[:, 2]) <= np.abs(rays[:, 2]).min() + 0.35]
-    azimuth = np.arctan2(flat[:, 1], flat[:, 0])
-    left, right = float(azimuth.max()), float(azimuth.min())
-    return min(left, 1.35), max(right, -1.35)
+    rays = e.camera.rays()[:, [0, -1]].reshape(-1, 3) @ e.T_world_camera[:3, :3].T
+    level = np.abs(rays[:, 2]) < 1.2 * np.hypot(rays[:, 0], rays[:, 1])
+    azimuth = np.arctan2(rays[:, 1], rays[:, 0])[level]
+    return min(float(azimuth.max()), 1.35), max(float(azimuth.min()), -1.35)
+
+
+def _filled(azimuth: np.ndarray, inverse: np.ndarray, have: np.ndarray) -> np.ndarray:
+    """Interpolate the inverse range between known azimuths; beyond the outermost ones continue their wall straight on.
+
+    A straight wall has 1 / range = a cos(azimuth) + b sin(azimuth).
+    """
+    out = np.interp(azimuth, azimuth[have], inverse[have])
+    known = np.where(have)[0]
+    for outside, near in ((np.arange(known[0]), known[:8]), (np.arange(known[-1] + 1, len(azimuth)), known[-8:])):
+        if len(outside) and len(near) == 8:
+            basis = np.stack([np.cos(azimuth[near]), np.sin(azimuth[near])], 1)
+            a, b = np.linalg.lstsq(basis, inverse[near], rcond=None)[0]
+            straight = a * np.cos(azimuth[outside]) + b * np.sin(azimuth[outside])
+            edge = float(np.median(inverse[near]))
+            out[outside] = np.clip(straight, edge / 2.5, edge * 1.6)
+    return out
 
 
 def _binned_median(values: np.ndarray, slots: np.ndarray, count: int) -> np.ndarray:

@@ -32,8 +32,11 @@ def _flat(name: str, corners: np.ndarray, ceiling: float | None, provenance: Pro
     faces = triangulate(corners)
     out = [CollisionPart(f"{name}_floor", Label.FLOOR, "shell", _at(corners, 0.0), faces.astype(np.int32), provenance)]
     if ceiling is not None:
-        out.append(CollisionPart(f"{name}_ceiling", Label.CEILING, "shell", _at(corners, ceiling), faces[:, ::-1].astype(np.int32),
-                                 provenance))
+        out.append(
+            CollisionPart(
+                f"{name}_ceiling", Label.CEILING, "shell", _at(corners, ceiling), faces[:, ::-1].astype(np.int32), provenance
+            )
+        )
     return out
 
 

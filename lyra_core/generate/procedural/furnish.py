@@ -39,7 +39,9 @@ def _width(solid: Solid) -> float:
     return float(np.ptp((solid.vertices[:, :2] - solid.base) @ np.array([-solid.normal[1], solid.normal[0]])))
 
 
-def _against_wall(space: Space, solid: Solid, rng: np.random.Generator, blocked: list[np.ndarray]) -> tuple[tuple[np.ndarray, np.ndarray], np.ndarray] | None:
+def _against_wall(
+    space: Space, solid: Solid, rng: np.random.Generator, blocked: list[np.ndarray]
+) -> tuple[tuple[np.ndarray, np.ndarray], np.ndarray] | None:
     edge = int(rng.integers(len(space.corners)))
     start, end = space.corners[edge], space.corners[(edge + 1) % len(space.corners)]
     length = float(np.hypot(*(end - start)))
@@ -64,9 +66,31 @@ def crate(image: np.ndarray, rng: np.random.Generator) -> Solid:
     y, z = np.array([-1, 1, 1, -1]) * width / 2, np.array([0, 0, 1, 1]) * height
     front = np.stack([np.full(4, thickness / 2), y, z], 1)
     back = front - [thickness, 0, 0]
-    faces = np.array([[0, 1, 2], [0, 2, 3], [0, 4, 5], [0, 5, 1], [1, 5, 6], [1, 6, 2], [2, 6, 7], [2, 7, 3], [3, 7, 4], [3, 4, 0],
-                      [4, 6, 5], [4, 7, 6]])
+    faces = np.array(
+        [
+            [0, 1, 2],
+            [0, 2, 3],
+            [0, 4, 5],
+            [0, 5, 1],
+            [1, 5, 6],
+            [1, 6, 2],
+            [2, 6, 7],
+            [2, 7, 3],
+            [3, 7, 4],
+            [3, 4, 0],
+            [4, 6, 5],
+            [4, 7, 6],
+        ]
+    )
     h, w = image.shape[:2]
     texels = np.array([[0, h], [w, h], [w, 0], [0, 0]], float)
-    return Solid(np.concatenate([front, back]), faces, np.concatenate([texels, texels]), image, 2,
-                 np.array([thickness / 2, 0.0]), np.array([1.0, 0.0]), float(thickness))
+    return Solid(
+        np.concatenate([front, back]),
+        faces,
+        np.concatenate([texels, texels]),
+        image,
+        2,
+        np.array([thickness / 2, 0.0]),
+        np.array([1.0, 0.0]),
+        float(thickness),
+    )

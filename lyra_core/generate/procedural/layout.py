@@ -56,8 +56,15 @@ def _bake_walls(
     wall = source.estimate.labels == Label.WALL
     fallback = np.median(source.rgb[wall], 0) if wall.any() else np.median(source.rgb.reshape(-1, 3), 0)
     segments = [
-        bake_segment(source, place.corners[i], place.corners[i + 1], height=place.height if place.ceiling else None, skyline=top,
-                     finest=0.006 * grain, fallback=fallback)
+        bake_segment(
+            source,
+            place.corners[i],
+            place.corners[i + 1],
+            height=place.height if place.ceiling else None,
+            skyline=top,
+            finest=0.006 * grain,
+            fallback=fallback,
+        )
         for i, top in enumerate(skylines)
     ]
     tile = plain_tile(segments, texel=0.0125 * grain, size=round(256 / grain), rng=rng) if place.ceiling else None

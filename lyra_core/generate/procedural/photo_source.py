@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -10,8 +10,8 @@ import numpy as np
 from lyra_core.camera.se3 import inverse
 from lyra_core.types import DepthEstimate, Label
 
-
-_SOLID = tuple(label for label in Label if label != Label.SKY)
+SKY_FRINGE = 9
+"""Width of the kernel that grows what is not sky [px]: skylines of leaves and wires are finer than their mesh."""
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,15 @@ class PhotoSource:
     estimate: DepthEstimate
     first_hit: np.ndarray | None = None
     """(H, W) z-depth [m] of the built geometry at the photo's pose, inf = none; decides what may carry the photo's pixels."""
+
+    paintable: np.ndarray | None = None
+    """(H, W) bool: pixels that may be drawn on built surfaces."""
+
+    def with_first_hit(self, first_hit: np.ndarray) -> PhotoSource:
+        """Return a copy that knows the built geometry."""
+        solid = (self.estimate.labels != Label.SKY).astype(np.uint8)
+        grown = cv2.dilate(solid, np.ones((SKY_FRINGE, SKY_FRINGE), np.uint8)) > 0
+        return replace(self, first_hit=first_hit, paintable=grown)
 
     @property
     def position(self) -> np.ndarray:
@@ -61,16 +70,17 @@ class PhotoSource:
 
         Returns:
             colours (h, w, 3) float32 and known (h, w) bool: the point is the first thing on its line of sight, within 2 %
-            of its depth, and the photo does not show sky there. What is drawn this way looks like the photo from the photo's
-            pose, whatever the labels say.
+            of its depth, and the photo shows no sky there but for a fringe of some pixels. What is drawn this way looks like
+            the photo from the photo's pose, whatever the labels say.
         """
-        colours, known = self.sample(points, _SOLID)
+        colours, _ = self.sample(points, ())
         uv, z = self.pixels(points)
-        assert self.first_hit is not None
+        assert self.first_hit is not None and self.paintable is not None
         height, width = self.first_hit.shape
         column = np.clip(np.nan_to_num(uv[..., 0]), 0, width - 1).astype(int)
         row = np.clip(np.nan_to_num(uv[..., 1]), 0, height - 1).astype(int)
-        return colours, known & (z < self.first_hit[row, column] * 1.02 + 0.02)
+        inside = (z > 0.05) & (uv[..., 0] >= 0) & (uv[..., 0] < width) & (uv[..., 1] >= 0) & (uv[..., 1] < height)
+        return colours, inside & self.paintable[row, column] & (z < self.first_hit[row, column] * 1.02 + 0.02)
 
     def world_points(self) -> np.ndarray:
         """Return (H, W, 3) float64 world points of the estimate; NaN where the depth is unknown."""
@@ -85,8 +95,12 @@ def smooth_extension(values: np.ndarray, known: np.ndarray, *, levels: int = 7) 
     pyramid = [(values.astype(np.float32) * mass[..., None], mass)]
     while len(pyramid) < levels and min(pyramid[-1][1].shape) > 3:
         half = (max(1, pyramid[-1][1].shape[1] // 2), max(1, pyramid[-1][1].shape[0] // 2))
-        pyramid.append((cv2.resize(pyramid[-1][0], half, interpolation=cv2.INTER_AREA),
-                        cv2.resize(pyramid[-1][1], half, interpolation=cv2.INTER_AREA)))
+        pyramid.append(
+            (
+                cv2.resize(pyramid[-1][0], half, interpolation=cv2.INTER_AREA),
+                cv2.resize(pyramid[-1][1], half, interpolation=cv2.INTER_AREA),
+            )
+        )
     size = (values.shape[1], values.shape[0])
     out = np.zeros_like(values, np.float32) + pyramid[0][0].sum((0, 1)) / max(float(mass.sum()), 1e-6)
     for total, weight in reversed(pyramid):

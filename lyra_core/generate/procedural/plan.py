@@ -52,14 +52,21 @@ class Plan:
         return np.array([[0.0, 0.0], *(space.corners.mean(0) for space in self.spaces[1:])])
 
 
-def make_plan(backdrop: np.ndarray, *, indoor: bool, ceiling_height: float | None, wall_height: float, rng: np.random.Generator) -> Plan:
+def make_plan(
+    backdrop: np.ndarray, *, indoor: bool, ceiling_height: float | None, wall_height: float, rng: np.random.Generator
+) -> Plan:
     """Close the backdrop polyline (P, 2) to a room or street, and add what lies behind it.
 
     Everything but the backdrop itself is a function of the seed and of the world, never of a view.
     """
     height = (ceiling_height or 2.6) if indoor else wall_height
-    place = _close(backdrop, behind=float(rng.uniform(2.6, 3.6)) if indoor else float(rng.uniform(7.0, 9.0)),
-                   least=0.95 if indoor else 3.0, height=height, ceiling=indoor)
+    place = _close(
+        backdrop,
+        behind=float(rng.uniform(2.6, 3.6)) if indoor else float(rng.uniform(7.0, 9.0)),
+        least=0.95 if indoor else 3.0,
+        height=height,
+        ceiling=indoor,
+    )
     return _with_rooms(place, height, rng) if indoor else _with_street(place, height, rng)
 
 
@@ -125,11 +132,14 @@ def _with_street(place: Space, height: float, rng: np.random.Generator) -> Plan:
     court_x = x[1] - float(rng.uniform(18.0, 30.0))
     size = float(rng.uniform(14.0, 18.0))
     y_edge = middle + width / 2 if side else middle - width / 2
-    court_y = (y_edge + WALL_THICKNESS, y_edge + WALL_THICKNESS + size) if side else (y_edge - WALL_THICKNESS - size, y_edge - WALL_THICKNESS)
+    court_y = (
+        (y_edge + WALL_THICKNESS, y_edge + WALL_THICKNESS + size)
+        if side
+        else (y_edge - WALL_THICKNESS - size, y_edge - WALL_THICKNESS)
+    )
     court = _rectangle("court", (court_x - size, court_x), court_y, height, False)
     openings = (
         Opening((0, 1), (edge, 1), np.array([back, middle]), gate, None),
         Opening((1, 2), (2, 0) if side else (0, 2), np.array([court_x - size / 2, y_edge]), 4.0, None),
     )
     return Plan((place, street, court), openings)
-

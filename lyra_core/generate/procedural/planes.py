@@ -21,7 +21,14 @@ class PlaneTexture:
     """Texture of one horizontal plane, a function of world position only."""
 
     def __init__(
-        self, source: PhotoSource, *, height: float, label: Label, reach: float, texel: float, rng: np.random.Generator,
+        self,
+        source: PhotoSource,
+        *,
+        height: float,
+        label: Label,
+        reach: float,
+        texel: float,
+        rng: np.random.Generator,
         fallback: np.ndarray,
     ) -> None:
         """Prepare the tile and the seen region.
@@ -82,7 +89,7 @@ class PlaneTexture:
         """Look the tile up at world points (h, w, 3); float32 colours."""
         n = len(self.tile)
         column = np.floor(points[..., 0] / self._texel).astype(int) % n
-        row = (n - 1 - np.floor(points[..., 1] / self._texel).astype(int) % n)
+        row = n - 1 - np.floor(points[..., 1] / self._texel).astype(int) % n
         return self.tile[row, column].astype(np.float32)
 
     def seen_cells(self) -> list[tuple[int, int]]:
@@ -101,7 +108,9 @@ class PlaneTexture:
             far = cv2.distanceTransform((~known).astype(np.uint8), cv2.DIST_L2, 3) * texel
             trust = np.clip(1.0 - far / margin, 0.0, 1.0)[..., None]
             tile = tile + (base - self._tile_mean) * trust
-            inner = cv2.distanceTransform(cv2.copyMakeBorder(known.astype(np.uint8), 1, 1, 1, 1, cv2.BORDER_REPLICATE), cv2.DIST_L2, 3)
+            inner = cv2.distanceTransform(
+                cv2.copyMakeBorder(known.astype(np.uint8), 1, 1, 1, 1, cv2.BORDER_REPLICATE), cv2.DIST_L2, 3
+            )
             weight = np.clip(inner[1:-1, 1:-1] / 3.0, 0.0, 1.0)[..., None]
             tile = tile * (1 - weight) + colours * weight
         cut = round(margin / texel)
@@ -111,8 +120,14 @@ class PlaneTexture:
 
 
 def add_plane(
-    builder: MeshBuilder, texture: PlaneTexture, polygons: list[tuple[str, np.ndarray, Provenance]], *, label: Label, height: float,
-    texels: tuple[float, float], up: bool,
+    builder: MeshBuilder,
+    texture: PlaneTexture,
+    polygons: list[tuple[str, np.ndarray, Provenance]],
+    *,
+    label: Label,
+    height: float,
+    texels: tuple[float, float],
+    up: bool,
 ) -> None:
     """Add floor or ceiling polygons [(part name, (K, 2) corners, provenance where not seen)], the photo's place first.
 
@@ -139,13 +154,34 @@ def add_plane(
         for i in range(first[0], last[0] + 1):
             for j in range(first[1], last[1] + 1):
                 cell = own.get((i, j))
-                _add_cell(builder, triangles, (i, j), cell, tile_chart, texture, part=part, label=label, height=height, up=up,
-                          provenance=provenance)
+                _add_cell(
+                    builder,
+                    triangles,
+                    (i, j),
+                    cell,
+                    tile_chart,
+                    texture,
+                    part=part,
+                    label=label,
+                    height=height,
+                    up=up,
+                    provenance=provenance,
+                )
 
 
 def _add_cell(
-    builder: MeshBuilder, triangles: np.ndarray, index: tuple[int, int], own: tuple[int, np.ndarray, float] | None, tile_chart: int,
-    texture: PlaneTexture, *, part: int, label: Label, height: float, up: bool, provenance: Provenance,
+    builder: MeshBuilder,
+    triangles: np.ndarray,
+    index: tuple[int, int],
+    own: tuple[int, np.ndarray, float] | None,
+    tile_chart: int,
+    texture: PlaneTexture,
+    *,
+    part: int,
+    label: Label,
+    height: float,
+    up: bool,
+    provenance: Provenance,
 ) -> None:
     corner = np.array(index) * CELL
     patches = round(CELL / PATCH) if own else 1
@@ -167,5 +203,12 @@ def _add_cell(
                 local = (xy - corner) / CELL * half + (np.array(index) % 2) * half
                 chart, seen, texels = tile_chart, False, np.stack([local[:, 0], n - local[:, 1]], 1)
             vertices = np.concatenate([xy, np.full((len(xy), 1), height)], 1)
-            builder.add(vertices, texels, faces if up else faces[:, ::-1], chart=chart, part=part, label=label,
-                        provenance=Provenance.SEEN if seen else provenance)
+            builder.add(
+                vertices,
+                texels,
+                faces if up else faces[:, ::-1],
+                chart=chart,
+                part=part,
+                label=label,
+                provenance=Provenance.SEEN if seen else provenance,
+            )

@@ -58,7 +58,19 @@ def add_sky(builder: MeshBuilder, image: np.ndarray, centre: np.ndarray) -> None
     texels[..., 1] = np.linspace(0, h, rings + 1)[:, None]
     index = np.arange((rings + 1) * (sectors + 1)).reshape(rings + 1, sectors + 1)
     a, b, c, d = index[:-1, :-1], index[:-1, 1:], index[1:, 1:], index[1:, :-1]
-    faces = np.concatenate([np.stack([a, d, c], -1)[1:].reshape(-1, 3), np.stack([a, d, c], -1)[:1].reshape(-1, 3),
-                            np.stack([a, c, b], -1)[1:].reshape(-1, 3)])
-    builder.add(vertices.reshape(-1, 3), texels.reshape(-1, 2), faces, chart=builder.add_chart(image), part=builder.add_part("sky"),
-                label=Label.SKY, provenance=Provenance.CONTINUED)
+    faces = np.concatenate(
+        [
+            np.stack([a, d, c], -1)[1:].reshape(-1, 3),
+            np.stack([a, d, c], -1)[:1].reshape(-1, 3),
+            np.stack([a, c, b], -1)[1:].reshape(-1, 3),
+        ]
+    )
+    builder.add(
+        vertices.reshape(-1, 3),
+        texels.reshape(-1, 2),
+        faces,
+        chart=builder.add_chart(image),
+        part=builder.add_part("sky"),
+        label=Label.SKY,
+        provenance=Provenance.CONTINUED,
+    )

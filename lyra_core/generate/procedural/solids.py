@@ -181,7 +181,13 @@ def _close(outline: np.ndarray, vertices: np.ndarray) -> tuple[np.ndarray, int]:
 
 
 def _front_image(
-    source: PhotoSource, component: np.ndarray, point: np.ndarray, tangent: np.ndarray, along: np.ndarray, z: np.ndarray, distance: float
+    source: PhotoSource,
+    component: np.ndarray,
+    point: np.ndarray,
+    tangent: np.ndarray,
+    along: np.ndarray,
+    z: np.ndarray,
+    distance: float,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Rectify the photo on the front plane. Returns the image and the texel of each contour point (N, 2)."""
     texel = max(0.004, distance / source.estimate.camera.K[0, 0])
@@ -202,8 +208,15 @@ def _front_image(
     return image, texels
 
 
-def add_solid(builder: MeshBuilder, solid: Solid, chart: int, name: str, *, provenance: Provenance | None = None,
-              transform: tuple[np.ndarray, np.ndarray] | None = None) -> np.ndarray:
+def add_solid(
+    builder: MeshBuilder,
+    solid: Solid,
+    chart: int,
+    name: str,
+    *,
+    provenance: Provenance | None = None,
+    transform: tuple[np.ndarray, np.ndarray] | None = None,
+) -> np.ndarray:
     """Add a solid, moved by ``transform`` (rotation (2, 2), translation (2,)) of the floor plan; returns its vertices (V, 3).
 
     Side and back faces take the colour just inside the silhouette. provenance: of a copy; None = front seen, rest continued.

@@ -44,7 +44,13 @@ class StripSegment:
 
 
 def bake_segment(
-    source: PhotoSource, start: np.ndarray, end: np.ndarray, *, height: float | None, skyline: np.ndarray, finest: float,
+    source: PhotoSource,
+    start: np.ndarray,
+    end: np.ndarray,
+    *,
+    height: float | None,
+    skyline: np.ndarray,
+    finest: float,
     fallback: np.ndarray,
 ) -> StripSegment:
     """Rectify the photo onto the vertical wall from start to end, (2,) floor-plan points [m].
@@ -86,21 +92,25 @@ def _pixels_per_metre(source: PhotoSource, points: np.ndarray, length: float) ->
 
 
 def skyline(source: PhotoSource, start: np.ndarray, end: np.ndarray) -> np.ndarray:
-    """Height above which the photo shows sky over a wall, or a little above the frame where it shows none, (48,) [m]."""
-    tall = float(np.clip(0.75 * _distance(source, start, end) + 6.0, 8.0, 30.0))
-    points, z = _wall_grid(start, end, tall, 48, 96)
+    """Height above which the photo shows sky over a wall, or a little above the frame where it shows none, (n,) [m]."""
+    distance, length = _distance(source, start, end), float(np.hypot(*(end - start)))
+    tall = float(np.clip(1.2 * distance + 8.0, 10.0, 40.0))
+    columns = int(np.clip(length / distance * source.estimate.camera.K[0, 0] / 5, 6, 128))
+    points, z = _wall_grid(start, end, tall, columns, 160)
     _, sky = source.sample(points, (Label.SKY,))
-    _, solid = source.sample(points, (Label.WALL, Label.DOOR))
+    _, solid = source.sample(points, (Label.WALL, Label.DOOR, Label.OBSTACLE))
     have = solid.any(0)
-    top = np.full(points.shape[1], np.nan)
-    top[have] = z[np.argmax(solid, 0)[have]]
+    top = np.full(columns, np.nan)
+    top[have] = z[np.argmax(solid, 0)[have]] + 0.5 * (z[0] - z[1])
+    only_sky = ~have & sky.any(0)
+    top[only_sky] = z[(len(z) - 1 - np.argmax(sky[::-1], 0))[only_sky]]
     leaves_frame = have & ~sky.any(0)
     top[leaves_frame] = np.minimum(tall, top[leaves_frame] * 1.15)
-    index = np.arange(len(top))
-    top = np.interp(index, index[have], top[have]) if have.any() else np.full(len(top), min(tall, 4.0))
-    width = max(3, len(top) // 40 | 1)
-    padded = np.pad(top, width // 2, mode="edge")
-    top = np.median(np.lib.stride_tricks.sliding_window_view(padded, width), -1)
+    index = np.arange(columns)
+    have |= only_sky
+    top = np.interp(index, index[have], top[have]) if have.any() else np.full(columns, min(tall, 4.0))
+    padded = np.pad(top, 1, mode="edge")
+    top = np.median(np.lib.stride_tricks.sliding_window_view(padded, 3), -1)
     return np.clip(top, LOWEST_WALL, tall)
 
 
@@ -118,7 +128,9 @@ def fill_by_mirror(colours: np.ndarray, known: np.ndarray, fallback: np.ndarray)
     base = smooth_extension(colours, known)
     sigma = max(2.0, min(known.shape) / 12)
     filled = base + detail - cv2.GaussianBlur(detail, (0, 0), sigma, borderType=cv2.BORDER_REFLECT)
-    inner = cv2.distanceTransform(known.astype(np.uint8), cv2.DIST_L2, 3) if not known.all() else np.full(known.shape, 9.0, np.float32)
+    inner = (
+        cv2.distanceTransform(known.astype(np.uint8), cv2.DIST_L2, 3) if not known.all() else np.full(known.shape, 9.0, np.float32)
+    )
     weight = np.clip(inner / 2.0, 0, 1)[..., None]
     return np.clip(np.rint(filled * (1 - weight) + colours * weight), 0, 255).astype(np.uint8)
 
@@ -168,7 +180,11 @@ def plain_tile(segments: list[StripSegment], *, texel: float, size: int, rng: np
         known = cv2.resize(segment.known.astype(np.uint8), (w, h), interpolation=cv2.INTER_NEAREST) > 0
         calm = cv2.GaussianBlur(image, (0, 0), 2.0)
         odd = np.abs(calm - np.median(calm[known], 0)).max(-1) if known.any() else np.full((h, w), 255.0)
-        usual = (known & (odd < max(12.0, 1.3 * float(np.median(odd[known]))))).astype(np.uint8) if known.any() else known.astype(np.uint8)
+        usual = (
+            (known & (odd < max(12.0, 1.3 * float(np.median(odd[known]))))).astype(np.uint8)
+            if known.any()
+            else known.astype(np.uint8)
+        )
         distance = cv2.distanceTransform(cv2.copyMakeBorder(usual, 1, 1, 1, 1, cv2.BORDER_CONSTANT), cv2.DIST_C, 3)[1:-1, 1:-1]
         row, column = divmod(int(np.argmax(np.round(distance, 2))), w)
         half = int(distance[row, column]) - 1

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 
 from lyra_core.generate.procedural.photo_source import PhotoSource
@@ -26,10 +24,11 @@ def with_first_hit(source: PhotoSource, place: Space, skylines: list[np.ndarray]
         pieces.append(_wall(place.corners[edge], following[edge], top))
     pieces += [(solid.vertices, solid.faces) for solid in solids]
     offsets = np.concatenate([[0], np.cumsum([len(v) for v, _ in pieces])])
-    tracer = make_ray_tracer(np.concatenate([v for v, _ in pieces]),
-                             np.concatenate([f + o for (_, f), o in zip(pieces, offsets[:-1], strict=True)]))
+    tracer = make_ray_tracer(
+        np.concatenate([v for v, _ in pieces]), np.concatenate([f + o for (_, f), o in zip(pieces, offsets[:-1], strict=True)])
+    )
     hits = cast_camera(tracer, source.estimate.camera, source.estimate.T_world_camera)
-    return replace(source, first_hit=hits.t.reshape(source.rgb.shape[:2]))
+    return source.with_first_hit(hits.t.reshape(source.rgb.shape[:2]))
 
 
 def _wall(start: np.ndarray, end: np.ndarray, top: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

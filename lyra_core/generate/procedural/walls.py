@@ -47,8 +47,15 @@ def _gap(opening: Opening, space: int, edge: int, start: np.ndarray, end: np.nda
 
 
 def _add_wall(
-    builder: MeshBuilder, strip: WallStrip, space: Space, start: np.ndarray, end: np.ndarray,
-    pieces: list[tuple[float, float, int, float, float]], gaps: list[tuple[float, float, float | None]], *, part: int,
+    builder: MeshBuilder,
+    strip: WallStrip,
+    space: Space,
+    start: np.ndarray,
+    end: np.ndarray,
+    pieces: list[tuple[float, float, int, float, float]],
+    gaps: list[tuple[float, float, float | None]],
+    *,
+    part: int,
     provenance: Provenance,
 ) -> None:
     direction = (end - start) / np.hypot(*(end - start))
@@ -63,18 +70,38 @@ def _add_wall(
                     floor = np.inf if lintel is None else lintel
             if not np.isfinite(floor):
                 continue
-            along = (at_a + (np.array([low, high]) - a) / (b - a) * (at_b - at_a))
+            along = at_a + (np.array([low, high]) - a) / (b - a) * (at_b - at_a)
             ends = start + np.array([[low], [high]]) * direction
-            _add_panel(builder, strip.segments[k], strip.charts[k], ends, along, floor, space.height if space.ceiling else None,
-                       part=part, provenance=provenance)
+            _add_panel(
+                builder,
+                strip.segments[k],
+                strip.charts[k],
+                ends,
+                along,
+                floor,
+                space.height if space.ceiling else None,
+                part=part,
+                provenance=provenance,
+            )
 
 
 def _add_panel(
-    builder: MeshBuilder, segment: StripSegment, chart: int, ends: np.ndarray, along: np.ndarray, floor: float, ceiling: float | None,
-    *, part: int, provenance: Provenance,
+    builder: MeshBuilder,
+    segment: StripSegment,
+    chart: int,
+    ends: np.ndarray,
+    along: np.ndarray,
+    floor: float,
+    ceiling: float | None,
+    *,
+    part: int,
+    provenance: Provenance,
 ) -> None:
     """Add a grid of quads between two floor-plan points, from floor to the ceiling or the segment's skyline."""
-    columns = max(1, int(np.ceil(np.hypot(*(ends[1] - ends[0])) / PANEL)))
+    length = float(np.hypot(*(ends[1] - ends[0])))
+    columns = max(1, int(np.ceil(length / PANEL)))
+    if ceiling is None:
+        columns = max(columns, min(len(segment.top), 64) if provenance == Provenance.SEEN else columns)
     f = np.linspace(0, 1, columns + 1)
     at = along[0] + f * (along[1] - along[0])
     top = np.full(columns + 1, ceiling) if ceiling is not None else np.maximum(segment.top_at(at), floor + 0.05)
@@ -129,5 +156,12 @@ def _add_passage(builder: MeshBuilder, strip: WallStrip, plan: Plan, opening: Op
     if opening.height is not None:
         corners = np.concatenate([[a, a_out, b_out, b], np.full((4, 1), height)], 1)
         texels = segment.texels(np.array([at[0], at[1], at[1], at[0]]), np.array([height - 0.3, height - 0.3, height, height]))
-        builder.add(corners, texels, np.array([[0, 2, 1], [0, 3, 2]]), chart=chart, part=part, label=Label.CEILING,
-                    provenance=Provenance.INVENTED)
+        builder.add(
+            corners,
+            texels,
+            np.array([[0, 2, 1], [0, 3, 2]]),
+            chart=chart,
+            part=part,
+            label=Label.CEILING,
+            provenance=Provenance.INVENTED,
+        )

@@ -1,0 +1,211 @@
+"""One photo in, a world folder out. ``build_world`` is the main path; each stage reads the folder and writes into it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from lyra_core import segments, stages
+from lyra_core.build import WorldBuild, package_versions
+from lyra_core.camera.trajectories import check_frame_count
+from lyra_core.config import WorldCfg, from_dict, to_dict
+from lyra_core.errors import ConfigError, WorldError
+from lyra_core.generate.loop import CHUNK_FRAMES
+from lyra_core.io.files import sha256_file
+from lyra_core.jobs.progress import Progress, ProgressNull
+from lyra_core.photo.load import load_photo
+from lyra_core.usd._pxr import require_pxr
+from lyra_core.world import World
+
+WORKING_FOLDERS = ("frames", "depth", "build", "video.mp4")
+"""What ``keep='training'`` drops."""
+
+
+def build_world(
+    photo_path: Path, folder: Path, cfg: WorldCfg | None = None, *, keep: str = "all", progress: Progress | None = None
+) -> World:
+    """Make a world of one photo. Called again on an unfinished folder, it goes on where it stopped.
+
+    Args:
+        photo_path: JPEG, PNG, WebP or TIFF.
+        folder: of the world; made if missing.
+        cfg: settings; the same photo, settings and seed give the same bytes.
+        keep: 'all', or 'training' to drop frames, depth and video at the end.
+
+    Raises:
+        InputError, ConfigError, WorldError: something given cannot be used; nothing half-written is left of what was there.
+        BackendUnavailable: a backend cannot run here.
+    """
+    cfg = cfg or WorldCfg()
+    check_frame_count(cfg.generate.frames)
+    require_pxr()
+    photo = load_photo(Path(photo_path), focal=cfg.photo.focal, licence=cfg.photo.licence)
+    segment = segments.check_segment(cfg.generate.trajectory, cfg.generate.frames)
+    recipe = {
+        "photo": photo.sha256,
+        "config": _portable(cfg),
+        "depth_file": _file_hash(cfg.depth.path),
+        "segments": [segment],
+        "versions": package_versions(),
+    }
+    build = WorldBuild.begin(Path(folder), photo_sha256=photo.sha256, recipe=recipe)
+    segments.keep_trajectory_file(build, 0, cfg.generate.trajectory)
+    return _make(build, cfg, photo=photo, keep=keep, progress=progress or ProgressNull())
+
+
+def extend_world(folder: Path, *, trajectory: str, frames: int, progress: Progress | None = None) -> World:
+    """Walk on from the last camera of a world: ``frames`` = 1 + 80 k, the first of which is the last one already there.
+
+    Raises:
+        WorldError: not a finished world, or one whose frames were dropped (``--keep training``).
+    """
+    check_frame_count(frames)
+    build, cfg = _reopened(Path(folder))
+    walked = build.manifest["recipe"]["segments"]
+    segment = segments.check_segment(trajectory, frames)
+    segments.keep_trajectory_file(build, len(walked), trajectory)
+    build.manifest["recipe"]["segments"] = [*walked, segment]
+    return _make(_restart(build), cfg, photo=None, keep="all", progress=progress or ProgressNull())
+
+
+def revert_world(folder: Path, *, chunk: int, progress: Progress | None = None) -> World:
+    """Go back to the first ``chunk`` chunks of 80 frames; later frames are deleted, the world is made anew from what stays.
+
+    Raises:
+        ConfigError: the world has fewer chunks.
+    """
+    build, cfg = _reopened(Path(folder))
+    total = segments.frame_count(build) - 1
+    if not 0 <= chunk * CHUNK_FRAMES <= total:
+        raise ConfigError(f"revert: chunk: got {chunk}, expected 0..{total // CHUNK_FRAMES}")
+    build.manifest["recipe"]["segments"] = segments.cut_segments(build.manifest["recipe"]["segments"], 1 + chunk * CHUNK_FRAMES)
+    build.drop(name for name in list(build.manifest["stages"]) if name.startswith("frames_") and int(name[7:]) >= chunk)
+    return _make(_restart(build), cfg, photo=None, keep="all", progress=progress or ProgressNull())
+
+
+def _make(build: WorldBuild, cfg: WorldCfg, *, photo: Any, keep: str, progress: Progress) -> World:
+    """Run every stage that is not done. Read this to know what a world is made of."""
+    if build.is_complete() and build.manifest.get("keep") == keep:
+        return World(build.folder)
+    if build.manifest.get("keep") == "training":
+        build.drop(list(build.manifest["stages"]))
+    run = _StageRunner(build, progress)
+    context = stages.Context(build.folder, cfg, photo, build)
+    settings = _portable(cfg)
+    with single_threaded_blas():
+        run("photo", context.photo, version=1, inputs={"photo": build.manifest["photo"]["sha256"], "settings": settings["photo"]})
+        run(
+            "estimate",
+            context.estimate,
+            version=1,
+            after=("photo",),
+            inputs={"settings": [settings["photo"], settings["depth"], cfg.quality, build.manifest["recipe"]["depth_file"]]},
+        )
+        run(
+            "layout",
+            context.layout,
+            version=1,
+            after=("photo", "estimate"),
+            inputs={"generator": cfg.generate.generator, "seed": cfg.seed, "quality": cfg.quality},
+        )
+        run(
+            "trajectory",
+            context.trajectory,
+            version=1,
+            after=("estimate", "layout"),
+            inputs={"segments": build.manifest["recipe"]["segments"], "quality": cfg.quality},
+        )
+        frame_stages = context.frames(run, settings)
+        run(
+            "lift",
+            context.lift,
+            version=1,
+            after=("layout", "trajectory", *frame_stages),
+            inputs={"surface": settings["surface"], "splats": settings["splats"]},
+        )
+        run(
+            "navigation",
+            context.navigation,
+            version=1,
+            after=("lift",),
+            inputs={"settings": settings["navigation"], "seed": cfg.seed},
+        )
+        run("usd", context.usd, version=1, after=("lift", "photo"), inputs={"recipe": build.manifest["recipe_id"]})
+        if keep == "all":
+            run("video", context.video, version=1, after=frame_stages, inputs={"prompt": cfg.generate.prompt})
+        context.describe()
+        run(
+            "report",
+            context.report,
+            version=1,
+            after=("estimate", "lift", "navigation", "usd", *frame_stages),
+            inputs={"statistics": build.manifest["statistics"]},
+        )
+    build.finish(keep=keep, working_folders=WORKING_FOLDERS)
+    return World(build.folder)
+
+
+class _StageRunner:
+    """Runs stages with a progress bar and keeps their seconds."""
+
+    def __init__(self, build: WorldBuild, progress: Progress) -> None:
+        self._build, self.progress = build, progress
+
+    def __call__(
+        self,
+        name: str,
+        work: Callable[[], list[str]],
+        *,
+        version: int,
+        after: tuple[str, ...] = (),
+        inputs: dict[str, Any] | None = None,
+        steps: int = 1,
+    ) -> bool:
+        self.progress.stage(name, steps)
+        start = time.perf_counter()
+        ran = self._build.run(name, work, version=version, after=after, **(inputs or {}))
+        self._build.timings[name] = time.perf_counter() - start
+        self.progress.update(steps, "" if ran else "already done")
+        return ran
+
+
+@contextmanager
+def single_threaded_blas() -> Iterator[None]:
+    """Sums over many threads round differently; one thread gives the same bytes on every core count."""
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(limits=1, user_api="blas"):
+        yield
+
+
+def _portable(cfg: WorldCfg) -> dict[str, Any]:
+    """Settings without paths of this machine: files are identified by their content."""
+    values = to_dict(cfg)
+    values["depth"]["path"] = None
+    values["generate"]["trajectory"] = segments.trajectory_name(cfg.generate.trajectory)
+    return values
+
+
+def _file_hash(path: str | None) -> str | None:
+    return sha256_file(Path(path)) if path and Path(path).is_file() else None
+
+
+def _reopened(folder: Path) -> tuple[WorldBuild, WorldCfg]:
+    build = WorldBuild.open(folder)
+    if build.manifest.get("keep") == "training":
+        raise WorldError(f"{folder}: its frames were dropped (--keep training); create it again with --keep all")
+    if "recipe" not in build.manifest:
+        raise WorldError(f"{folder}: {build.manifest.get('status')}; run create first")
+    return build, from_dict(build.manifest["recipe"]["config"], where=f"{folder / 'world.json'}: recipe: config")
+
+
+def _restart(build: WorldBuild) -> WorldBuild:
+    from lyra_core.build import digest
+
+    build.manifest.update(recipe_id=digest(build.manifest["recipe"]), status="building")
+    build.save()
+    build.sweep()
+    return build

@@ -1,0 +1,115 @@
+"""The camera path as a list of segments: presets or files, kept in the recipe, so that a world can be walked on or cut back."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lyra_core.build import WorldBuild
+from lyra_core.camera.formats import load_trajectory
+from lyra_core.camera.trajectories import NEEDS_WAYPOINTS, PRESETS
+from lyra_core.config import FRAME_SIZES, NavigationCfg
+from lyra_core.errors import ConfigError, InputError
+from lyra_core.generate.base import ExplicitWorld
+from lyra_core.io.files import sha256_file
+from lyra_core.navigation import DiscSpace, GeodesicGraph, free_space, home_island
+from lyra_core.types import Camera, Trajectory
+
+FRAME_MULTIPLE = 16
+"""Video models need sides in multiples of this [px]."""
+
+
+def tour_waypoints(world: ExplicitWorld, start: np.ndarray, cfg: NavigationCfg) -> np.ndarray:
+    """Return waypoints (M, 2) of a walk from ``start`` (2,) through the doors to every space that can be reached."""
+    space = free_space(world.parts, cfg=cfg)
+    graph = GeodesicGraph(DiscSpace(space, cfg.robot_radius))
+    home = np.argwhere(home_island(space, cfg.robot_radius))
+    cells = space.origin + (home[:, ::-1] + 0.5) * space.cell
+    here, path = _nearest(cells, start), []
+    for place in world.places[1:]:
+        goal = _nearest(cells, place)
+        path.append(graph.path(graph.field(goal), here)[:, :2])
+        here = goal
+    return _thinned(np.concatenate(path), 0.7)
+
+
+def _nearest(points: np.ndarray, target: np.ndarray) -> np.ndarray:
+    return points[int(np.argmin(np.hypot(*(points - target).T)))]
+
+
+def _thinned(path: np.ndarray, spacing: float) -> np.ndarray:
+    """Points of a polyline every ``spacing`` metres, so that a spline through them stays near it."""
+    step = np.hypot(*np.diff(path, axis=0).T)
+    path = path[np.concatenate([[True], step > 1e-6])]
+    length = np.concatenate([[0.0], np.cumsum(np.hypot(*np.diff(path, axis=0).T))])
+    at = np.linspace(0, length[-1], max(2, int(length[-1] / spacing) + 1))
+    return np.stack([np.interp(at, length, path[:, k]) for k in range(2)], 1)
+
+
+def joined(first: Trajectory, second: Trajectory) -> Trajectory:
+    return Trajectory(
+        np.concatenate([first.T_world_camera, second.T_world_camera]),
+        np.concatenate([first.K, second.K]),
+        first.width,
+        first.height,
+    )
+
+
+def frame_size(camera: Camera, quality: str) -> tuple[int, int]:
+    """Width and height [px] of frames: the quality's number of pixels in the photo's shape, in multiples of 16."""
+    width, height = FRAME_SIZES[quality]
+    aspect = camera.width / camera.height
+    sides = np.array([np.sqrt(width * height * aspect), np.sqrt(width * height / aspect)])
+    w, h = np.maximum(1, np.round(sides / FRAME_MULTIPLE)).astype(int) * FRAME_MULTIPLE
+    return int(w), int(h)
+
+
+def check_segment(trajectory: str, frames: int) -> dict[str, Any]:
+    """Describe one piece of the camera path for the recipe; a file is known by its content."""
+    path = Path(trajectory)
+    if trajectory.endswith(".npz") or path.is_file():
+        if not path.is_file():
+            raise InputError(f"trajectory: {trajectory}: no such file")
+        load_trajectory(path, width=FRAME_SIZES["draft"][0], height=FRAME_SIZES["draft"][1])
+        return {"trajectory": path.name, "sha256": sha256_file(path), "frames": frames, "use": frames}
+    if trajectory not in PRESETS or (trajectory in NEEDS_WAYPOINTS and trajectory != "tour"):
+        known = ", ".join(name for name in PRESETS if name not in NEEDS_WAYPOINTS or name == "tour")
+        raise ConfigError(f"trajectory: got {trajectory!r}, expected a .npz file or one of {known}")
+    return {"trajectory": trajectory, "sha256": None, "frames": frames, "use": frames}
+
+
+def trajectory_name(trajectory: str) -> str:
+    """Name without the folder of this machine."""
+    return Path(trajectory).name
+
+
+def trajectory_copy(number: int) -> str:
+    """Where the world keeps a given trajectory file."""
+    return f"build/trajectory_{number}.npz"
+
+
+def keep_trajectory_file(build: WorldBuild, number: int, trajectory: str) -> None:
+    """Copy a trajectory file into the world, so that it can be made anew from the folder alone."""
+    if Path(trajectory).is_file():
+        target = build.folder / trajectory_copy(number)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(trajectory, target)
+
+
+def frame_count(build: WorldBuild) -> int:
+    """Number of frames of the recipe."""
+    return 1 + sum(segment["use"] - 1 for segment in build.manifest["recipe"]["segments"])
+
+
+def cut_segments(segments: list[dict[str, Any]], frames: int) -> list[dict[str, Any]]:
+    """Keep the first ``frames`` frames of a list of segments."""
+    out, left = [], frames - 1
+    for segment in segments:
+        use = min(segment["use"] - 1, left)
+        if use > 0 or not out:
+            out.append({**segment, "use": use + 1})
+        left -= use
+    return out

@@ -1,0 +1,385 @@
+"""The stages of the pipeline: each reads what it needs from the world folder, writes its files and returns their names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lyra_core import build_files
+from lyra_core.backends import resolve
+from lyra_core.build import WorldBuild
+from lyra_core.camera.collision import keep_clear
+from lyra_core.camera.formats import load_trajectory, relative_to, save_trajectory
+from lyra_core.camera.trajectories import make_trajectory
+from lyra_core.config import ATLAS_SIZES, WORKING_SIZES, WorldCfg
+from lyra_core.errors import ConfigError, InputError
+from lyra_core.generate.loop import CHUNK_FRAMES, Chunk, generate_chunks
+from lyra_core.io.files import write_json
+from lyra_core.io.images import resized
+from lyra_core.io.meshes import (
+    load_collision_parts,
+    load_surface_mesh,
+    merge_parts,
+    save_collision_parts,
+    save_mesh_glb,
+    save_surface_mesh,
+)
+from lyra_core.io.video import write_video
+from lyra_core.memory.cache import FrameCache
+from lyra_core.navigation import (
+    free_space,
+    free_space_stats,
+    home_island,
+    load_episodes,
+    load_free_space,
+    sample_episodes,
+    save_episodes,
+    save_free_space,
+    save_occupancy_map,
+)
+from lyra_core.navigation.freespace import NO_FLOOR
+from lyra_core.photo.read import read_photo
+from lyra_core.rays import make_ray_tracer
+from lyra_core.report import ReportInputs, write_report
+from lyra_core.segments import frame_size, joined, tour_waypoints, trajectory_copy
+from lyra_core.splats.from_frames import splats_from_frames
+from lyra_core.splats.ply import read_splats, write_splats
+from lyra_core.surface.lift import lift_frames
+from lyra_core.types import Camera, Frame, FreeSpace, Label, Photo, SurfaceMesh, Trajectory
+from lyra_core.usd.check import check_winding
+from lyra_core.usd.stage import write_stage
+from lyra_core.usd.validate import validate_stage
+
+KEYFRAME_STRIDE = 4
+"""Every n-th frame is lifted to Gaussians."""
+
+
+class Context:
+    """What the stages share: folder, settings, and arrays read once."""
+
+    def __init__(self, folder: Path, cfg: WorldCfg, photo: Photo | None, build: WorldBuild) -> None:
+        self.folder, self.cfg, self._photo, self._build = folder, cfg, photo, build
+
+    def photo(self) -> list[str]:
+        """Write the upright photo."""
+        if self._photo is None:
+            raise InputError(f"{self.folder}: photo.png is damaged; run create with the photo again")
+        return build_files.save_photo(self.folder, self._photo)
+
+    @cached_property
+    def photo_file(self) -> Photo:
+        """The photo as stored."""
+        return build_files.load_photo_files(self.folder)
+
+    def estimate(self) -> list[str]:
+        """Read the camera and the regions, then the depth."""
+        reading = read_photo(self.photo_file, self.cfg.photo, size=WORKING_SIZES[self.cfg.quality])
+        provider = resolve("depth", self.cfg.depth.provider)(self.cfg.depth)
+        return build_files.save_estimate(self.folder, reading, provider.estimate(self.photo_file, reading))
+
+    @cached_property
+    def reading_and_estimate(self) -> tuple[Any, Any]:
+        """PhotoReading and DepthEstimate as stored."""
+        return build_files.load_estimate(self.folder)
+
+    def layout(self) -> list[str]:
+        """Let an explicit generator build its world; others have none."""
+        generator = self._new_generator()
+        if not is_explicit(generator):
+            return []
+        self._prepare(generator)
+        return build_files.save_layout(self.folder, generator.explicit_world())
+
+    @cached_property
+    def generator(self) -> Any:
+        """The generator, ready to make frames."""
+        generator = self._new_generator()
+        if is_explicit(generator):
+            generator.restore(build_files.load_layout(self.folder))
+        else:
+            self._prepare(generator)
+        return generator
+
+    def _new_generator(self) -> Any:
+        return resolve("generator", self.cfg.generate.generator)(quality=self.cfg.quality)
+
+    def _prepare(self, generator: Any) -> None:
+        reading, estimate = self.reading_and_estimate
+        generator.prepare(self.photo_file, estimate, seed=self.cfg.seed, indoor=reading.scene_kind == "indoor")
+
+    def trajectory(self) -> list[str]:
+        """Make the camera path segment by segment and keep it out of the geometry."""
+        estimate = self.reading_and_estimate[1]
+        camera = estimate.camera.resized(*frame_size(estimate.camera, self.cfg.quality))
+        T, path = estimate.T_world_camera, None
+        tracer = make_ray_tracer(*merge_parts(self.generator.explicit_world().parts)) if is_explicit(self.generator) else None
+        for number, segment in enumerate(self._build.manifest["recipe"]["segments"]):
+            piece = self._segment(number, segment, camera, T)
+            if tracer is not None:
+                piece, _ = keep_clear(piece, tracer)
+            piece = piece[: segment["use"]]
+            path = piece if path is None else joined(path, piece[1:])
+            T = path.T_world_camera[-1]
+        assert path is not None
+        save_trajectory(self.folder / "trajectory.npz", path)
+        return ["trajectory.npz"]
+
+    def _segment(self, number: int, segment: dict[str, Any], camera: Camera, T: np.ndarray) -> Trajectory:
+        name, frames = segment["trajectory"], segment["frames"]
+        if segment["sha256"]:
+            path = load_trajectory(self.folder / trajectory_copy(number), width=camera.width, height=camera.height)
+            if len(path) < frames:
+                raise InputError(f"trajectory {name}: got {len(path)} poses, expected at least --frames {frames}")
+            return relative_to(path[:frames], T)
+        if name == "tour":
+            return make_trajectory(name, camera, T, frames, waypoints=self._tour(T))
+        return make_trajectory(name, camera, T, frames)
+
+    def _tour(self, T_world_camera: np.ndarray) -> np.ndarray:
+        if not is_explicit(self.generator):
+            return T_world_camera[:2, 3] + np.outer(np.linspace(0.25, 1.5, 6), T_world_camera[:2, 2])
+        return tour_waypoints(self.generator.explicit_world(), T_world_camera[:2, 3], self.cfg.navigation)
+
+    @cached_property
+    def path(self) -> Trajectory:
+        """The camera path as stored."""
+        estimate = self.reading_and_estimate[1]
+        width, height = frame_size(estimate.camera, self.cfg.quality)
+        return load_trajectory(self.folder / "trajectory.npz", width=width, height=height)
+
+    def frames(self, run: Callable[..., bool], settings: dict[str, Any]) -> tuple[str, ...]:
+        """Run one stage per chunk of the loop; the first stale chunk and all after it are made anew. Returns their names."""
+        chunks = max(1, (len(self.path) - 1) // CHUNK_FRAMES)
+        source: Iterator[Chunk] | None = None
+        names: list[str] = []
+        for index in range(chunks):
+
+            def work(index: int = index) -> list[str]:
+                nonlocal source
+                source = source or self._chunks_from(index)
+                return self._write_chunk(next(source))
+
+            name = f"frames_{index}"
+            run(
+                name,
+                work,
+                version=1,
+                after=("photo", "estimate", "layout", *names[-1:]),
+                steps=CHUNK_FRAMES,
+                inputs={
+                    "generate": {
+                        key: settings["generate"][key]
+                        for key in ("generator", "prompt", "memory", "retrieved_frames", "cache_stride", "point_subsampling")
+                    },
+                    "seed": self.cfg.seed,
+                    "cameras": self._camera_digest(index),
+                },
+            )
+            names.append(name)
+        return tuple(names)
+
+    def _camera_digest(self, index: int) -> list[float]:
+        """The chunk's camera path as rounded numbers, so that the hash survives a file round trip."""
+        chunk = self.path[index * CHUNK_FRAMES : 1 + (index + 1) * CHUNK_FRAMES]
+        return [
+            round(float(x), 6)
+            for x in (
+                *chunk.T_world_camera.sum(0).ravel(),
+                *chunk.K.sum(0).ravel(),
+                chunk.width,
+                chunk.height,
+                *(chunk.T_world_camera[:, :3, 3] * np.arange(1, len(chunk) + 1)[:, None]).sum(0),
+            )
+        ]
+
+    def _chunks_from(self, index: int) -> Iterator[Chunk]:
+        cfg = self.cfg.generate
+        kept = list(range(0, index * CHUNK_FRAMES + 1, cfg.cache_stride)) if index else []
+        cache = FrameCache.rebuild(((i, self.frame(i)) for i in kept), point_subsampling=cfg.point_subsampling)
+        return generate_chunks(
+            self.generator,
+            self.path,
+            cache,
+            resolve("memory", cfg.memory)(),
+            cfg=cfg,
+            seed=self.cfg.seed,
+            start_chunk=index,
+            newest=self.frame(index * CHUNK_FRAMES) if index else None,
+        )
+
+    def _write_chunk(self, chunk: Chunk) -> list[str]:
+        files = [
+            name
+            for i, frame in zip(chunk.frame_ids, chunk.frames, strict=True)
+            for name in build_files.save_frame(self.folder, i, frame)
+        ]
+        write_json(
+            self.folder / f"build/chunk_{chunk.index:03d}.json",
+            {"frames": list(chunk.frame_ids), "retrieved": list(chunk.retrieved)},
+        )
+        return [*files, f"build/chunk_{chunk.index:03d}.json"]
+
+    def frame(self, i: int) -> Frame:
+        """Read frame i back."""
+        return build_files.load_frame(self.folder, i, self.path)
+
+    def keyframes(self) -> list[Frame]:
+        """Frames that are lifted: every fourth and the last."""
+        last = len(self.path) - 1
+        return [self.frame(i) for i in sorted({*range(0, last + 1, KEYFRAME_STRIDE), last})]
+
+    def lift(self) -> list[str]:
+        """Make mesh, colliders and Gaussians."""
+        frames = self.keyframes()
+        use_surfaces = self.cfg.surface.route == "surfaces" or (self.cfg.surface.route == "auto" and is_explicit(self.generator))
+        if use_surfaces:
+            if not is_explicit(self.generator):
+                raise ConfigError(
+                    f"surface: route: got 'surfaces', but generator {self.cfg.generate.generator!r} has none; expected 'fusion'"
+                )
+            world = self.generator.explicit_world()
+            mesh, parts, notes = world.mesh, world.parts, ()
+        else:
+            lifted = lift_frames(frames, cfg=self.cfg.surface, atlas_side=ATLAS_SIZES[self.cfg.quality], align=False)
+            mesh, parts, notes = lifted.mesh, lifted.parts, lifted.notes
+        cloud = splats_from_frames(frames, max_count=self.cfg.splats.max_count)
+        save_surface_mesh(self.folder / "mesh.npz", mesh)
+        save_mesh_glb(self.folder / "mesh.glb", mesh)
+        save_collision_parts(self.folder / "collision.glb", parts)
+        write_splats(self.folder / "splats.ply", cloud)
+        write_json(self.folder / "build/lift.json", {"notes": list(notes), "splats": len(cloud.means)})
+        return ["mesh.npz", "mesh.glb", "collision.glb", "splats.ply", "build/lift.json"]
+
+    def navigation(self) -> list[str]:
+        """Find the free space, sample episodes, write the occupancy map."""
+        cfg = self.cfg.navigation
+        parts = load_collision_parts(self.folder / "collision.glb")
+        space = _with_seen_floor(free_space(parts, cfg=cfg), load_surface_mesh(self.folder / "mesh.npz"))
+        check_winding(parts, _free_points(space, cfg.robot_radius))
+        save_free_space(self.folder / "navigation.npz", space)
+        save_occupancy_map(self.folder / "occupancy_map", space)
+        rng = np.random.default_rng([self.cfg.seed, 17])
+        save_episodes(self.folder / "episodes.json.gz", sample_episodes(space, rng, count=cfg.episodes, radius=cfg.robot_radius))
+        return ["navigation.npz", "occupancy_map/map.yaml", "occupancy_map/map.png", "episodes.json.gz"]
+
+    def usd(self) -> list[str]:
+        """Write the stage."""
+        write_stage(
+            self.folder,
+            load_surface_mesh(self.folder / "mesh.npz"),
+            load_collision_parts(self.folder / "collision.glb"),
+            read_splats(self.folder / "splats.ply"),
+            provenance=self._provenance(),
+        )
+        return [
+            "world.usda",
+            *sorted(str(p.relative_to(self.folder).as_posix()) for p in (self.folder / "payloads").rglob("*") if p.is_file()),
+        ]
+
+    def _provenance(self) -> dict[str, Any]:
+        photo = self.photo_file
+        return {
+            "photo_name": photo.name,
+            "photo_sha256": photo.sha256,
+            "photo_licence": photo.licence,
+            "seed": self.cfg.seed,
+            "generator": self.cfg.generate.generator,
+            "generator_licence": self.generator_licence,
+            "camera_path": "trajectory.npz",
+            "recipe_id": self._build.manifest["recipe_id"],
+        }
+
+    @property
+    def generator_licence(self) -> str:
+        """Licence of the generator's weights."""
+        return str(getattr(self.generator, "licence", "Apache-2.0, no weights"))
+
+    def video(self) -> list[str]:
+        """Encode the frames and write the captions."""
+        write_video(self.folder / "video.mp4", (self.frame(i).rgb for i in range(len(self.path))))
+        captions = {
+            str(1 if k else 0) if k == 0 else str(80 * k + 1): self.cfg.generate.prompt
+            for k in range((len(self.path) - 1) // CHUNK_FRAMES)
+        }
+        write_json(self.folder / "captions.json", captions)
+        return ["video.mp4", "captions.json"]
+
+    def describe(self) -> None:
+        """Put statistics, confidence and licences into the manifest."""
+        reading, estimate = self.reading_and_estimate
+        mesh, space = load_surface_mesh(self.folder / "mesh.npz"), load_free_space(self.folder / "navigation.npz")
+        parts = load_collision_parts(self.folder / "collision.glb")
+        photo = self.photo_file
+        numbers = {key: round(value, 3) for key, value in free_space_stats(space, self.cfg.navigation.robot_radius).items()}
+        self._build.manifest.update(
+            photo={"name": photo.name, "sha256": photo.sha256, "licence": photo.licence, "focal_source": photo.focal_source},
+            licences={"photo": photo.licence, "generator": self.generator_licence, "code": "Apache-2.0"},
+            confidence={key: round(float(value), 4) for key, value in reading.confidence.items()},
+            scene_kind=reading.scene_kind,
+            scale_sigma=round(float(estimate.scale_sigma), 4),
+            notes=[*reading.notes, *estimate.notes],
+            statistics={
+                **numbers,
+                "triangles": len(mesh.faces),
+                "collision_triangles": sum(len(p.faces) for p in parts),
+                "colliders": len(parts),
+                "splats": len(read_splats(self.folder / "splats.ply").means),
+                "frames": len(self.path),
+            },
+        )
+        self._build.save()
+
+    def report(self) -> list[str]:
+        """Draw the report for people."""
+        reading, estimate = self.reading_and_estimate
+        findings = [str(f) for f in validate_stage(self.folder / "world.usda", nvidia=False)]
+        shown = resized(self.photo_file.rgb, estimate.camera.width, estimate.camera.height)
+        inputs = ReportInputs(
+            photo=Photo(shown, self.photo_file.sha256, self.photo_file.name, licence=self.photo_file.licence),
+            reading=reading,
+            estimate=estimate,
+            space=load_free_space(self.folder / "navigation.npz"),
+            views=self._views(),
+            episodes=load_episodes(self.folder / "episodes.json.gz"),
+            numbers=self._build.manifest["statistics"],
+            findings=findings,
+        )
+        write_report(self.folder, inputs)
+        return ["report.html", "preview.png"]
+
+    def _views(self) -> list[Frame]:
+        count = len(self.path)
+        return [self.frame(int(i)) for i in np.linspace(0, count - 1, 6).round()]
+
+
+def is_explicit(generator: Any) -> bool:
+    """True if the generator has one explicit world."""
+    return hasattr(generator, "restore")
+
+
+
+def _with_seen_floor(space: FreeSpace, mesh: SurfaceMesh) -> FreeSpace:
+    """Take each cell's provenance from the visual floor below it: finer than one label per collider."""
+    floor = mesh.face_label == Label.FLOOR
+    row, col = np.nonzero(space.provenance != NO_FLOOR)
+    origins = np.empty((len(row), 3), np.float32)
+    origins[:, 0], origins[:, 1] = space.origin[0] + (col + 0.5) * space.cell, space.origin[1] + (row + 0.5) * space.cell
+    origins[:, 2] = 0.1
+    hits = make_ray_tracer(mesh.vertices, mesh.faces[floor]).cast(origins, np.broadcast_to(np.float32([0, 0, -1]), origins.shape))
+    provenance = space.provenance.copy()
+    hit = (hits.face >= 0) & (hits.t < 0.5)
+    provenance[row[hit], col[hit]] = mesh.face_provenance[floor][hits.face[hit]]
+    return replace(space, provenance=provenance)
+
+
+def _free_points(space: Any, radius: float) -> np.ndarray:
+    """Up to 200 points (N, 3) half a metre above traversable cells."""
+    cells = np.argwhere(home_island(space, radius))
+    cells = cells[:: max(1, len(cells) // 200)]
+    xy = space.origin + (cells[:, ::-1] + 0.5) * space.cell
+    return np.concatenate([xy, np.full((len(xy), 1), 0.5)], 1)
