@@ -1,0 +1,58 @@
+# One environment, .venv, for the demo and the tests. Everything here also works by hand; see README.md.
+PYTHON ?= $(shell for p in python3 python3.12 python3.11 python3.13; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+VENV ?= .venv
+BIN := $(VENV)/bin
+PHOTO ?=
+OUT ?= worlds/demo
+JOBS ?= 2
+# A package that appears or goes needs a new install; edits inside one do not (the install is editable).
+INSTALL_INPUTS := setup.py pyproject.toml constraints.txt \
+	$(wildcard tasks/lyra_tasks/__init__.py exts/lyra_worlds/lyra_worlds/__init__.py configs/__init__.py)
+PIP = $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
+
+.PHONY: demo test test-slow lint check-python env-physx system-deps clean
+
+demo: $(VENV)/.demo
+	$(BIN)/python -m lyra_core.demo $(if $(PHOTO),"$(PHOTO)") --output "$(OUT)"
+
+test: $(VENV)/.test lint
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
+
+test-slow: $(VENV)/.test
+	$(BIN)/python -m pytest -m "slow or not slow"
+
+lint: $(VENV)/.test
+	$(BIN)/ruff check .
+	$(BIN)/pyright
+
+check-python:
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed; name it: make PYTHON=/path/to/python3.11 ..." >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "$(PYTHON) is $$($(PYTHON) --version 2>&1); Python 3.11 or newer is needed: make PYTHON=... " >&2; exit 1; }
+
+$(BIN)/python: | check-python
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.demo: $(INSTALL_INPUTS) | $(BIN)/python
+	$(PIP) --editable ".[standalone]"
+	@touch $@
+
+$(VENV)/.test: $(INSTALL_INPUTS) | $(BIN)/python
+	$(PIP) --editable ".[standalone,newton,validate,dev]"
+	@touch $(VENV)/.demo $@
+
+# NVIDIA's PhysX has its own pins and licence, so it gets its own environment and is spoken to as a process.
+env-physx: .venv-physx/.ready
+.venv-physx/.ready: requirements/physx.txt | check-python
+	test -x .venv-physx/bin/python || $(PYTHON) -m venv .venv-physx
+	.venv-physx/bin/python -m pip --disable-pip-version-check install --quiet --requirement requirements/physx.txt
+	@touch $@
+
+# Needed by neither demo nor test.
+system-deps:
+	apt-get update -qq
+	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium libusb-1.0-0 python3-openvdb
+
+clean:
+	rm -rf $(VENV) .venv-physx build dist *.egg-info .pytest_cache .ruff_cache

@@ -1,0 +1,196 @@
+"""The verbs of the command line that core owns. The functions' arguments are the options; tyro reads them."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import tyro
+from tyro.conf import Positional
+
+from lyra_core.config import Quality, WorldCfg, from_dict, load_config
+from lyra_core.errors import ConfigError, InputError
+from lyra_core.world import World
+
+if TYPE_CHECKING:
+    from lyra_core.jobs.progress import Progress
+
+_DEFAULTS = WorldCfg()
+
+
+def _arg(metavar: str, default: object) -> Any:
+    return tyro.conf.arg(metavar=metavar, help_behavior_hint=f"(default: {default})")
+
+
+Folder = Annotated[Path, tyro.conf.arg(aliases=["-o"], metavar="DIR")]
+Quiet = tyro.conf.FlagCreatePairsOff[bool]
+Config = Annotated[str | None, _arg("FILE|NAME", "standard")]
+Seed = Annotated[int | None, _arg("INT", _DEFAULTS.seed)]
+Size = Annotated[Quality | None, _arg("{draft,standard,full}", _DEFAULTS.quality)]
+Focal = Annotated[str | None, _arg("28mm|900px", "EXIF, else estimated")]
+Height = Annotated[float | None, _arg("METRES", _DEFAULTS.photo.camera_height)]
+Scene = Annotated[Literal["auto", "indoor", "outdoor"] | None, _arg("{auto,indoor,outdoor}", _DEFAULTS.photo.scene)]
+CameraPath = Annotated[str | None, _arg("PRESET|FILE", _DEFAULTS.generate.trajectory)]
+Frames = Annotated[int | None, _arg("INT", _DEFAULTS.generate.frames)]
+Generator = Annotated[str | None, _arg("NAME|CLASS", _DEFAULTS.generate.generator)]
+Depth = Annotated[str | None, _arg("NAME|CLASS", _DEFAULTS.depth.provider)]
+DepthFile = Annotated[str | None, _arg("FILE", "none")]
+Prompt = Annotated[str | None, _arg("TEXT", "none")]
+Licence = Annotated[str | None, _arg("TEXT", _DEFAULTS.photo.licence)]
+AsJson = Annotated[tyro.conf.FlagCreatePairsOff[bool], tyro.conf.arg(name="json")]
+
+
+def create(
+    photo: Positional[Path], *, output: Folder, config: Config = None, seed: Seed = None, quality: Size = None,
+    focal: Focal = None, camera_height: Height = None, scene: Scene = None, trajectory: CameraPath = None,
+    frames: Frames = None, generator: Generator = None, depth: Depth = None, depth_file: DepthFile = None,
+    prompt: Prompt = None, photo_licence: Licence = None, keep: Literal["all", "training"] = "all",
+    quiet: Quiet = False, as_json: AsJson = False,
+) -> None:
+    """Make a world folder from one photo. Run again after a crash or Ctrl-C, it goes on where it stopped.
+
+    Args:
+        photo: JPEG, PNG, WebP or TIFF.
+        output: The world's folder; made if missing.
+        config: YAML file with what differs from the defaults, or draft, standard, full.
+        seed: Decides what the photo does not show.
+        quality: Sizes of frames, textures and meshes.
+        focal: Focal length: 35 mm equivalent, or pixels of the photo.
+        camera_height: Height of the camera above the floor [m]; sets the metric scale.
+        scene: Kind of place.
+        trajectory: Camera path: a preset's name or a Lyra .npz file.
+        frames: Number of frames, 1 + 80 k.
+        generator: Generator's name or module:Class.
+        depth: Depth provider: geometric, file, or module:Class.
+        depth_file: Depth of the photo from a file (.npy or .npz in metres, 16-bit .png in millimetres).
+        prompt: Caption for text-conditioned generators.
+        photo_licence: Licence of the photo, carried into the world.
+        keep: all, or training: without frames, depth and video.
+        quiet: Print nothing but errors.
+        as_json: Progress as one JSON object per line.
+    """
+    if depth_file is not None and depth not in (None, "file"):
+        raise ConfigError(f"--depth-file: got provider {depth!r} beside it, expected --depth file or none")
+    given = {
+        "seed": seed, "quality": quality,
+        "photo": {"focal": focal, "camera_height": camera_height, "scene": scene, "licence": photo_licence},
+        "depth": {"provider": "file" if depth_file else depth, "path": depth_file},
+        "generate": {"generator": generator, "trajectory": trajectory, "frames": frames, "prompt": prompt},
+    }
+    cfg = from_dict(_without_none(given), base=_config(config), where="command line")
+    from lyra_core.pipeline import build_world
+
+    with _progress(quiet, as_json) as progress:
+        world = build_world(photo, output, cfg, keep=keep, progress=progress)
+    _say_where(world, quiet, as_json)
+
+
+def extend(
+    world: Positional[Path], *, trajectory: str = "tour", frames: int = 81, quiet: Quiet = False, as_json: AsJson = False,
+) -> None:
+    """Add frames along another camera path to a finished world.
+
+    Args:
+        world: World folder.
+        trajectory: Camera path: a preset's name or a Lyra .npz file.
+        frames: Number of frames along the path, 1 + 80 k; the first is where the camera is now.
+        quiet: Print nothing but errors.
+        as_json: Progress as one JSON object per line.
+    """
+    from lyra_core.pipeline import extend_world
+
+    with _progress(quiet, as_json) as progress:
+        extended = extend_world(world, trajectory=trajectory, frames=frames, progress=progress)
+    _say_where(extended, quiet, as_json)
+
+
+def revert(world: Positional[Path], *, chunk: int, quiet: Quiet = False, as_json: AsJson = False) -> None:
+    """Go back to the first chunks of frames; later frames are deleted and the world is made anew from what stays.
+
+    Args:
+        world: World folder.
+        chunk: Number of chunks of 80 frames that stay; 0 keeps the photo's own frame.
+        quiet: Print nothing but errors.
+        as_json: Progress as one JSON object per line.
+    """
+    from lyra_core.pipeline import revert_world
+
+    with _progress(quiet, as_json) as progress:
+        reverted = revert_world(world, chunk=chunk, progress=progress)
+    _say_where(reverted, quiet, as_json)
+
+
+def episodes(
+    world: Positional[Path], *, radius: float = 0.3, min_distance: float = 1.0, max_distance: float = 30.0, count: int = 50,
+    seed: int = 0, output: Annotated[Path | None, tyro.conf.arg(aliases=["-o"], metavar="FILE")] = None,
+) -> None:
+    """Sample point-goal episodes by Habitat's rules and write them as Habitat's json.gz.
+
+    Args:
+        world: World folder.
+        radius: Robot radius [m].
+        min_distance: Shortest geodesic distance [m].
+        max_distance: Longest geodesic distance [m].
+        count: Number of episodes.
+        seed: Decides which.
+        output: File to write; default episodes_custom.json.gz in the world, whose own episodes.json.gz stays.
+    """
+    import numpy as np
+
+    from lyra_core.navigation import sample_episodes, save_episodes
+
+    path = output or world / "episodes_custom.json.gz"
+    found = sample_episodes(World(world).free_space, np.random.default_rng(seed), count=count, radius=radius,
+                            min_distance=min_distance, max_distance=max_distance)
+    save_episodes(path, found)
+    lengths = [episode.geodesic_distance for episode in found]
+    spread = f", {min(lengths):.1f} to {max(lengths):.1f} m long" if lengths else ""
+    print(f"{path}: {len(found)} episodes for radius {radius} m{spread}")
+
+
+def _config(config: str | None) -> WorldCfg:
+    """Read a YAML file, or a packaged configuration by name; None gives the defaults."""
+    if config is None:
+        return WorldCfg()
+    if config.endswith((".yaml", ".yml")) or Path(config).is_file():
+        return load_config(Path(config))
+    spec = importlib.util.find_spec("lyra_configs")
+    # A checkout that was not installed has the package under its folder's name.
+    folder = (Path(spec.origin).parent if spec and spec.origin else Path(__file__).parents[1] / "configs") / "worlds"
+    known = sorted(path.stem for path in folder.glob("*.yaml"))
+    if config not in known:
+        raise ConfigError(f"--config: got {config!r}, expected a .yaml file or one of {', '.join(known)}")
+    return load_config(folder / f"{config}.yaml")
+
+
+def _without_none(values: dict[str, Any]) -> dict[str, Any]:
+    pairs = ((key, _without_none(value) if isinstance(value, dict) else value) for key, value in values.items())
+    return {key: value for key, value in pairs if value is not None and value != {}}
+
+
+@contextmanager
+def _progress(quiet: bool, as_json: bool) -> Iterator[Progress]:
+    """Yield where stages report to: bars on stderr, JSON lines on stdout, or nothing."""
+    if quiet and as_json:
+        raise InputError("--quiet and --json: got both, expected one of them")
+    from lyra_core.jobs.progress import ProgressJson, ProgressNull, ProgressRich
+
+    if quiet or as_json:
+        yield ProgressNull() if quiet else ProgressJson()
+    else:
+        with ProgressRich() as bars:
+            yield bars
+
+
+def _say_where(world: World, quiet: bool, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps({"event": "done", "world": str(world.folder)}))
+    elif not quiet:
+        print(f"World: {world.folder}\n  look   {world.folder / 'report.html'}\n  load   {world.folder / 'world.usda'}"
+              f"\n  next   lyra-worlds play {world.folder}")
+    sys.stdout.flush()
