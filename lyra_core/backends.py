@@ -9,6 +9,7 @@ from lyra_core.errors import ConfigError
 
 GENERATORS = {
     "procedural": "lyra_core.generate.procedural:GeneratorProcedural",
+    "warp_fill": "lyra_core.generate.warp_fill:GeneratorWarpFill",
 }
 DEPTH_PROVIDERS = {
     "geometric": "lyra_core.depth.geometric:DepthGeometric",
@@ -25,12 +26,17 @@ RAY_TRACERS = {
     "embree": "lyra_core.rays.embree:RayTracerEmbree",
     "warp": "lyra_core.rays.warp:RayTracerWarp",
 }
+PHYSICS_ENGINES = {
+    "newton": "lyra_core.physics.newton:PhysicsNewton",
+    "physx": "lyra_core.physics.physx:PhysicsPhysx",
+}
 SEAMS = {
     "generator": GENERATORS,
     "depth": DEPTH_PROVIDERS,
     "memory": MEMORY_STRATEGIES,
     "fusion": SURFACE_FUSIONS,
     "rays": RAY_TRACERS,
+    "physics": PHYSICS_ENGINES,
 }
 
 

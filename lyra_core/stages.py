@@ -15,6 +15,7 @@ from lyra_core.backends import resolve
 from lyra_core.build import WorldBuild
 from lyra_core.camera.collision import keep_clear
 from lyra_core.camera.formats import load_trajectory, relative_to, save_trajectory
+from lyra_core.camera.se3 import from_yaw_pitch
 from lyra_core.camera.trajectories import make_trajectory
 from lyra_core.config import ATLAS_SIZES, WORKING_SIZES, WorldCfg
 from lyra_core.errors import ConfigError, InputError
@@ -32,6 +33,8 @@ from lyra_core.io.meshes import (
 from lyra_core.io.video import write_video
 from lyra_core.memory.cache import FrameCache
 from lyra_core.navigation import (
+    DiscSpace,
+    GeodesicGraph,
     free_space,
     free_space_stats,
     home_island,
@@ -50,7 +53,7 @@ from lyra_core.segments import frame_size, joined, tour_waypoints, trajectory_co
 from lyra_core.splats.from_frames import splats_from_frames
 from lyra_core.splats.ply import read_splats, write_splats
 from lyra_core.surface.lift import lift_frames
-from lyra_core.types import Camera, Frame, FreeSpace, Label, Photo, SurfaceMesh, Trajectory
+from lyra_core.types import Camera, Episode, Frame, FreeSpace, Label, Photo, SurfaceMesh, Trajectory
 from lyra_core.usd.check import check_winding
 from lyra_core.usd.stage import write_stage
 from lyra_core.usd.validate import validate_stage
@@ -339,13 +342,15 @@ class Context:
         reading, estimate = self.reading_and_estimate
         findings = [str(f) for f in validate_stage(self.folder / "world.usda", nvidia=False)]
         shown = resized(self.photo_file.rgb, estimate.camera.width, estimate.camera.height)
+        space, episodes = load_free_space(self.folder / "navigation.npz"), load_episodes(self.folder / "episodes.json.gz")
         inputs = ReportInputs(
             photo=Photo(shown, self.photo_file.sha256, self.photo_file.name, licence=self.photo_file.licence),
             reading=reading,
             estimate=estimate,
-            space=load_free_space(self.folder / "navigation.npz"),
+            space=space,
             views=self._views(),
-            episodes=load_episodes(self.folder / "episodes.json.gz"),
+            episodes=episodes,
+            paths=self._paths(space, episodes),
             numbers=self._build.manifest["statistics"],
             findings=findings,
         )
@@ -353,8 +358,19 @@ class Context:
         return ["report.html", "preview.png"]
 
     def _views(self) -> list[Frame]:
-        count = len(self.path)
-        return [self.frame(int(i)) for i in np.linspace(0, count - 1, 6).round()]
+        """Six views: along the path, or for an explicit world the photo's own, turned by 90 degrees each, and further spaces."""
+        if not is_explicit(self.generator):
+            return [self.frame(int(i)) for i in np.linspace(0, len(self.path) - 1, 6).round()]
+        eye, places = self.path.T_world_camera[0, :3, 3], self.generator.explicit_world().places
+        poses = [self.path.T_world_camera[0], *(from_yaw_pitch(eye, yaw, -0.1) for yaw in (np.pi / 2, np.pi, -np.pi / 2))]
+        poses += [from_yaw_pitch([*places[i], eye[2]], 0.5, -0.1) for i in (1, len(places) - 1)]
+        views = replace(self.path, T_world_camera=np.stack(poses), K=self.path.K[:1].repeat(len(poses), 0))
+        return [self.generator.first_frame(views[i : i + 1]) for i in range(len(poses))]
+
+    def _paths(self, space: FreeSpace, episodes: list[Episode]) -> list[np.ndarray]:
+        """Shortest paths of the first episodes, for the map."""
+        graph = GeodesicGraph(DiscSpace(space, self.cfg.navigation.robot_radius))
+        return [graph.path(graph.field(episode.goal[:2]), episode.start[:2]) for episode in episodes[:6]]
 
 
 def is_explicit(generator: Any) -> bool:

@@ -60,37 +60,29 @@ def _against_wall(
     return (R, target - R @ solid.base), target
 
 
-def crate(image: np.ndarray, rng: np.random.Generator) -> Solid:
-    """Return a plain box textured with a piece of wall, for photos without any object to copy."""
+def crate(rng: np.random.Generator) -> Solid:
+    """Return a wooden box, for photos without any object to copy."""
     width, thickness, height = rng.uniform(0.6, 1.2), rng.uniform(0.4, 0.6), rng.uniform(0.6, 1.1)
     y, z = np.array([-1, 1, 1, -1]) * width / 2, np.array([0, 0, 1, 1]) * height
     front = np.stack([np.full(4, thickness / 2), y, z], 1)
-    back = front - [thickness, 0, 0]
-    faces = np.array(
-        [
-            [0, 1, 2],
-            [0, 2, 3],
-            [0, 4, 5],
-            [0, 5, 1],
-            [1, 5, 6],
-            [1, 6, 2],
-            [2, 6, 7],
-            [2, 7, 3],
-            [3, 7, 4],
-            [3, 4, 0],
-            [4, 6, 5],
-            [4, 7, 6],
-        ]
-    )
+    faces = np.array([
+        [0, 1, 2], [0, 2, 3], [0, 4, 5], [0, 5, 1], [1, 5, 6], [1, 6, 2],
+        [2, 6, 7], [2, 7, 3], [3, 7, 4], [3, 4, 0], [4, 6, 5], [4, 7, 6],
+    ])  # fmt: skip
+    image = _planks(rng)
     h, w = image.shape[:2]
     texels = np.array([[0, h], [w, h], [w, 0], [0, 0]], float)
     return Solid(
-        np.concatenate([front, back]),
-        faces,
-        np.concatenate([texels, texels]),
-        image,
-        2,
-        np.array([thickness / 2, 0.0]),
-        np.array([1.0, 0.0]),
-        float(thickness),
-    )
+        np.concatenate([front, front - [thickness, 0, 0]]), faces, np.concatenate([texels, texels]), image, 2,
+        np.array([thickness / 2, 0.0]), np.array([1.0, 0.0]), float(thickness),
+    )  # fmt: skip
+
+
+def _planks(rng: np.random.Generator, *, size: int = 128, boards: int = 5) -> np.ndarray:
+    """Texture of wooden boards, (size, size, 3) uint8: a tone per board, stretched noise as grain, dark gaps."""
+    grain = np.repeat(rng.standard_normal((size, 8)), size // 8, 1)
+    board = np.minimum(np.arange(size) * boards // size, boards - 1)
+    tone = 1.0 + 0.08 * rng.standard_normal(boards)[board]
+    gap = np.where(np.diff(board, prepend=0) > 0, 0.45, 1.0)
+    shade = (tone * gap)[:, None] * (1.0 + 0.035 * grain)
+    return np.clip(np.rint(np.array([168.0, 128.0, 84.0]) * shade[..., None]), 0, 255).astype(np.uint8)

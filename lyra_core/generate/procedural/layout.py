@@ -100,7 +100,7 @@ def _add_objects(
     builder: MeshBuilder, plan: Plan, strip: WallStrip, seen: list[Solid], rng: np.random.Generator
 ) -> list[CollisionPart]:
     """Add the photo's objects and their copies in the further spaces; return their colliders."""
-    pool = seen or [crate(max(strip.segments, key=lambda s: float(s.known.mean())).image[-120:, :240], rng) for _ in range(2)]
+    pool = seen or [crate(rng) for _ in range(2)]
     charts = [builder.add_chart(solid.image) for solid in pool]
     parts = []
     for i, solid in enumerate(seen):

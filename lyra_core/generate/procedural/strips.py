@@ -174,8 +174,8 @@ def plain_tile(segments: list[StripSegment], *, texel: float, size: int, rng: np
     for segment in segments:
         if segment.known.mean() < 0.2:
             continue
-        h = max(4, int(round(segment.height / texel)))
-        w = max(4, int(round(segment.length / texel)))
+        h = max(4, round(segment.height / texel))
+        w = max(4, round(segment.length / texel))
         image = cv2.resize(segment.image, (w, h), interpolation=cv2.INTER_AREA).astype(np.float32)
         known = cv2.resize(segment.known.astype(np.uint8), (w, h), interpolation=cv2.INTER_NEAREST) > 0
         calm = cv2.GaussianBlur(image, (0, 0), 2.0)
