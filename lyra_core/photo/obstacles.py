@@ -1,0 +1,117 @@
+"""Obstacles: what stands on the floor in front of the walls.
+
+The far edge of the floor, column by column in upright coordinates, follows the walls; where it comes nearer for a narrow
+stretch, something stands in front. That base is grown upwards into what looks like it.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from lyra_core.camera.upright import UprightRays
+from lyra_core.photo.superpixels import Superpixels, density, minimum_cut
+
+_MARGIN = 1.12
+"""A base stands at most at 1 / this of the wall's distance."""
+MIN_HEIGHT = 0.18
+"""Lower things are taken for the floor's texture [m]."""
+MIN_SHARE = 0.0025
+"""Smaller things stay part of what is behind them."""
+MAX_HEIGHT = {"indoor": 2.1, "outdoor": 3.2}
+"""Taller growth is wall [m]."""
+MIN_WIDTH = {"indoor": 0.15, "outdoor": 0.4}
+"""Thinner things are taken for marks on the floor [m]."""
+_BANDWIDTH = np.array([16.0, 6.0, 6.0, 8.0, 0.12])
+
+
+def find_obstacles(regions: Superpixels, rays: UprightRays, floor: np.ndarray, sky: np.ndarray, wall: np.ndarray,
+                   right: np.ndarray, *, scene_kind: str, camera_height: float) -> np.ndarray:
+    """Return (H, W) bool of obstacles.
+
+    Args:
+        floor, sky: (H, W) bool.
+        wall: (C,) ``down`` at which the walls meet the floor, for the upright columns ``right`` (C,).
+        scene_kind: 'indoor' or 'outdoor', bounds the height.
+        camera_height: above the floor [m].
+    """
+    known = np.isfinite(rays.down)
+    limit = np.where(known, np.interp(np.nan_to_num(rays.right), right, wall) * _MARGIN + 0.01, np.inf)
+    base = known & ~floor & ~sky & (rays.down > limit)
+    base = cv2.morphologyEx(base.astype(np.uint8), cv2.MORPH_OPEN, np.ones((7, 7), np.uint8)) > 0
+    base = _thick(_large(base, MIN_SHARE), rays, camera_height, MIN_WIDTH[scene_kind])
+    out = np.zeros(floor.shape, bool)
+    count, index = cv2.connectedComponents(base.astype(np.uint8), connectivity=8)
+    for i in range(1, count):
+        part = index == i
+        part |= _grown(part, regions, rays, floor | sky, scene_kind, camera_height)
+        if scene_kind == "indoor" or not _lies_in_floor(part, floor, rays, right, wall):
+            out |= _filled(part, sky)
+    return out
+
+
+def _filled(part: np.ndarray, sky: np.ndarray) -> np.ndarray:
+    """Return a part without its slits and holes: a thing's light or plain faces are still the thing."""
+    reach = max(3, part.shape[1] // 60) | 1
+    closed = cv2.morphologyEx(part.astype(np.uint8), cv2.MORPH_CLOSE, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (reach, reach)))
+    _, index, stats, _ = cv2.connectedComponentsWithStats((closed == 0).astype(np.uint8), connectivity=4)
+    x, y, w, h = (stats[:, k] for k in range(4))
+    enclosed = (x > 0) & (y > 0) & (x + w < part.shape[1]) & (y + h < part.shape[0]) & (stats[:, 4] < 0.5 * part.sum())
+    enclosed[0] = False
+    return ((closed > 0) | enclosed[index]) & ~sky
+
+
+def _lies_in_floor(part: np.ndarray, floor: np.ndarray, rays: UprightRays, right: np.ndarray, wall: np.ndarray) -> bool:
+    """Tell whether a part is ringed by floor and hides nothing behind: outdoors a marking, a shadow or a puddle."""
+    ring = (cv2.dilate(part.astype(np.uint8), np.ones((5, 5), np.uint8)) > 0) & ~part
+    hides = (rays.down < np.interp(np.nan_to_num(rays.right), right, wall)) & part
+    return bool(floor[ring].mean() > 0.8 and hides.mean() < 0.05 * part.mean())
+
+
+def _thick(mask: np.ndarray, rays: UprightRays, camera_height: float, width: float) -> np.ndarray:
+    """Drop parts that are nowhere ``width`` [m] wide or too low: road markings, tiles, slivers along an edge."""
+    sink = np.maximum(rays.sink, 1e-3)
+    per_pixel = np.abs(np.nanmedian(np.diff(rays.right[rays.right.shape[0] // 2])))
+    across = 2 * cv2.distanceTransform(mask.astype(np.uint8), cv2.DIST_L2, 3) * per_pixel * camera_height / sink
+    count, index = cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)
+    widest = np.zeros(count)
+    np.maximum.at(widest, index.ravel(), across.ravel())
+    keep = widest >= width
+    for i in range(1, count):
+        down = rays.down[index == i]
+        keep[i] &= camera_height * (1 - down.min() / np.percentile(down, 97)) >= MIN_HEIGHT
+    keep[0] = False
+    return keep[index]
+
+
+def _grown(base: np.ndarray, regions: Superpixels, rays: UprightRays, taken: np.ndarray, scene_kind: str,
+           camera_height: float) -> np.ndarray:
+    """Return the base with the regions above it that look like it rather than like their surroundings."""
+    foot = float(np.percentile(rays.down[base], 95))
+    top = (1 - MAX_HEIGHT[scene_kind] / camera_height) * foot
+    left, right = float(np.percentile(rays.right[base], 1)), float(np.percentile(rays.right[base], 99))
+    width = max(right - left, 1e-3)
+    known = np.isfinite(rays.down)
+    over = known & (rays.right > left - 0.05 * width) & (rays.right < right + 0.05 * width) & (rays.down > top) & (rays.down < foot)
+    around = known & (rays.right > left - 0.6 * width) & (rays.right < right + 0.6 * width) & (rays.down < foot)
+    inside = regions.mean_of(base) > 0.5
+    if not inside.any():
+        return np.zeros_like(base)
+    candidate = (regions.mean_of(over) > 0.6) & (regions.mean_of(taken) < 0.4)
+    outside = (regions.mean_of(around) > 0.3) & (~candidate & ~inside | (regions.mean_of(taken) > 0.5))
+    points = np.concatenate([regions.features, regions.center[:, :1]], 1)
+    like = density(points, regions.area * inside, points, _BANDWIDTH) + 2e-3
+    unlike = density(points, regions.area * outside, points, _BANDWIDTH) + 6e-3
+    rise = (foot - regions.mean_of(rays.down)) / max(foot - top, 1e-6)
+    odds = np.clip(np.log(like / unlike), -3, 3) + 1.2 - 2.6 * rise
+    odds = np.where(inside, 6.0, np.where(candidate, odds, -8.0))
+    grown = minimum_cut(odds, regions, smoothness=2.5)[regions.index] & ~taken
+    _, index = cv2.connectedComponents((grown | base).astype(np.uint8), connectivity=4)
+    return np.isin(index, np.unique(index[base])) & (index > 0)
+
+
+def _large(mask: np.ndarray, share: float) -> np.ndarray:
+    _, index, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
+    keep = stats[:, 4] > share * mask.size
+    keep[0] = False
+    return keep[index]

@@ -1,0 +1,112 @@
+"""Read a photo: camera, sky, floor, obstacles and the kind of place."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from lyra_core.camera.backdrop import column_centres, down_limits, fit_backdrop, floor_edge
+from lyra_core.camera.upright import UprightRays, rotation_from_down, upright_rays
+from lyra_core.config import PhotoCfg
+from lyra_core.io.images import resized
+from lyra_core.photo.camera import CameraPose, classify_segments, find_camera
+from lyra_core.photo.floor import Floor, find_floor
+from lyra_core.photo.lines import MIN_SEGMENTS, detect_segments, draw_segments
+from lyra_core.photo.obstacles import find_obstacles
+from lyra_core.photo.scene import scene_odds, straight_border
+from lyra_core.photo.sky import Sky, find_sky
+from lyra_core.photo.superpixels import compute_superpixels
+from lyra_core.types import Camera, Label, Photo, PhotoReading
+
+_HEIGHT_SIGMA = 0.15
+"""Of the camera height that people hold a camera at, relative."""
+_FOCAL_SIGMA = {"exif": 0.03, "user": 0.03, "none": 0.2}
+
+
+def read_photo(photo: Photo, cfg: PhotoCfg, *, size: int) -> PhotoReading:
+    """Return what one photo says about its camera and its regions.
+
+    The world frame has gravity along -z, x along the horizontal projection of the optical axis, and its origin on the floor
+    below the camera. The same photo and settings give the same bytes.
+
+    Args:
+        size: long side at which the photo is read [px]; a smaller photo is enlarged.
+    """
+    rgb = working_picture(photo, size)
+    height, width = rgb.shape[:2]
+    segments = detect_segments(rgb)
+    known_focal = None if photo.focal_px is None else photo.focal_px / max(photo.rgb.shape[:2])
+    pose = find_camera(segments, width, height, focal=known_focal)
+    camera = Camera.from_focal(pose.focal * max(width, height), width, height)
+    T_world_camera = np.eye(4)
+    T_world_camera[:3, :3] = rotation_from_down(pose.down_camera())
+    T_world_camera[2, 3] = cfg.camera_height
+    rays = upright_rays(camera, T_world_camera)
+
+    regions = compute_superpixels(rgb)
+    sky = find_sky(regions, rays)
+    upright, level = classify_segments(segments, pose, width, height)
+    odds = scene_odds(regions, rays, sky, straight_border(sky.mask, draw_segments(segments, level, width, height)))
+    scene_kind = cfg.scene if cfg.scene != "auto" else "outdoor" if odds > 0 else "indoor"
+    sky_mask = sky.mask if scene_kind == "outdoor" else np.zeros_like(sky.mask)
+    floor = find_floor(regions, rays, sky_mask, draw_segments(segments, upright, width, height))
+    right = column_centres(rays)
+    edge = floor_edge(floor.mask, np.zeros_like(floor.mask), rays, right)
+    wall = fit_backdrop(edge, pose.yaw, **down_limits(scene_kind, cfg.camera_height))
+    obstacles = find_obstacles(regions, rays, floor.mask, sky_mask, wall, right, scene_kind=scene_kind,
+                               camera_height=cfg.camera_height)
+
+    labels = np.full((height, width), Label.WALL, np.uint8)
+    labels[floor.mask], labels[sky_mask], labels[obstacles] = Label.FLOOR, Label.SKY, Label.OBSTACLE
+    confidence = _confidence(pose, floor, rays, cfg.camera_height)
+    sigma = float(np.hypot(_HEIGHT_SIGMA, _FOCAL_SIGMA[photo.focal_source]))
+    notes = _notes(photo, cfg, pose, floor, sky, len(segments.ends), scene_kind, odds)
+    return PhotoReading(camera, T_world_camera, labels, scene_kind, segments.ends, confidence, sigma, notes)
+
+
+def working_picture(photo: Photo, size: int) -> np.ndarray:
+    """Return the photo (h, w, 3) uint8 with its long side resampled to ``size``."""
+    height, width = photo.rgb.shape[:2]
+    scale = size / max(height, width)
+    return resized(photo.rgb, max(8, round(width * scale)), max(8, round(height * scale)))
+
+
+def _confidence(pose: CameraPose, floor: Floor, rays: UprightRays, camera_height: float) -> dict[str, float]:
+    """Return the numbers that say how far the layout can be trusted; overall is their geometric mean."""
+    area = visible_floor_area(floor.mask, rays, camera_height)
+    seen = float(np.clip(area / 12.0, 0.0, 1.0))
+    overall = 0.9 * (max(pose.line_support, 0.02) * max(floor.separation, 0.02) * max(seen, 0.02)) ** (1 / 3)
+    values = {"line_support": pose.line_support, "floor_separation": floor.separation, "visible_floor_m2": area, "overall": overall}
+    return {name: round(float(value), 4) for name, value in values.items()}
+
+
+def visible_floor_area(floor: np.ndarray, rays: UprightRays, camera_height: float, *, reach: float = 12.0) -> float:
+    """Return the area [m2] of floor seen within ``reach`` metres ahead, counted in 0.2 m cells."""
+    ahead = camera_height / np.where(floor & (rays.down > 0), rays.down, np.nan)
+    near = np.isfinite(ahead) & (ahead < reach)
+    grid = np.zeros((128, 256), np.uint8)
+    row = np.clip(ahead[near] / 0.2, 0, 127).astype(int)
+    col = np.clip(ahead[near] * rays.right[near] / 0.2 + 128, 0, 255).astype(int)
+    grid[row, col] = 1
+    return float(cv2.morphologyEx(grid, cv2.MORPH_CLOSE, np.ones((3, 3), np.uint8)).sum() * 0.04)
+
+
+def _notes(photo: Photo, cfg: PhotoCfg, pose: CameraPose, floor: Floor, sky: Sky, segments: int, scene_kind: str,
+           odds: float) -> tuple[str, ...]:
+    notes = [f"The camera is assumed {cfg.camera_height:g} m above the floor; this sets the scale of everything."]
+    if photo.focal_source == "none" and pose.from_lines:
+        notes.append(f"The focal length ({pose.focal:.2f} of the long side) is estimated from lines; the file does not tell it.")
+    if not pose.from_lines:
+        notes.append(f"Only {segments} straight lines were found (at least {MIN_SEGMENTS} are needed): "
+                     "the camera's tilt is a guess" + (" and so is its focal length." if photo.focal_source == "none" else "."))
+    elif pose.line_support < 0.35:
+        notes.append("Few lines agree on vertical and horizontal directions: the horizon may be off by several degrees.")
+    if cfg.scene == "auto":
+        sure = "clearly" if abs(odds) > 2 else "probably"
+        seen = f"{100 * sky.share:.0f} % of the picture looks like sky"
+        notes.append(f"The place is {sure} {scene_kind}: {seen}.")
+    if not floor.mask.any():
+        notes.append("No floor was found in the picture: the layout is prior only.")
+    elif floor.separation < 0.4:
+        notes.append("Floor and surroundings look alike: the border of the floor is uncertain.")
+    return tuple(notes)
