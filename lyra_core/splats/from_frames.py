@@ -25,22 +25,24 @@ MAX_SLANT = 5.0
 """Discs are not stretched along the view by more than this."""
 
 
-def splats_from_frames(frames: Sequence[Frame], *, max_count: int, block: int = 2) -> GaussianCloud:
+def splats_from_frames(frames: Sequence[Frame], *, max_count: int, block: int = 2, first_block: int | None = None) -> GaussianCloud:
     """Make Gaussians of degree 0 from posed depth frames, in order; what an earlier frame explains is skipped.
 
-    If there would be more than max_count, blocks grow for all frames alike; no region is cut off.
+    One Gaussian stands for block x block pixels, or first_block x first_block in the first frame (1 keeps the photo's
+    detail). If there would be more than max_count, blocks grow for all frames alike; no region is cut off.
 
     Raises:
         InputError: max_count is below 1, or no pixel has depth.
     """
-    if max_count < 1 or block < 1:
-        raise InputError(f"splats: got max_count {max_count} and block {block}, expected at least 1")
+    first = block if first_block is None else first_block
+    if min(max_count, block, first) < 1:
+        raise InputError(f"splats: got max_count {max_count}, block {block} and first_block {first}, expected at least 1")
     while True:
-        parts = [_frame_splats(frames, i, block) for i in range(len(frames))]
+        parts = [_frame_splats(frames, i, block if i else first) for i in range(len(frames))]
         count = sum(len(part[0]) for part in parts)
         if count <= max_count:
             break
-        block = max(block + 1, int(np.floor(block * np.sqrt(count / max_count))))
+        block, first = (max(b + 1, int(b * np.sqrt(count / max_count))) for b in (block, first))
     if not count:
         raise InputError(f"splats: {len(frames)} frames have no pixel of known depth")
     means, quats, scales, rgb, provenance = (np.concatenate([part[i] for part in parts]) for i in range(5))

@@ -27,6 +27,18 @@ def test_own_view_is_reproduced():
     assert psnr(rgb, frame.rgb, np.isfinite(frame.depth)) > 27 and coverage.mean() > 0.97
 
 
+def test_first_frame_can_be_finer():
+    frames = room_frames()[:6]
+    fine = splats_from_frames(frames, max_count=10**6, first_block=1)
+    same = splats_from_frames(frames, max_count=10**6)
+    assert (fine.means[:28000] == splats_from_frames(frames[:1], max_count=10**6, block=1).means).all()
+    photo = frames[0]
+    quality = [psnr(render_splats(cloud, photo.camera, photo.T_world_camera)[0], photo.rgb, np.isfinite(photo.depth))
+               for cloud in (same, fine)]
+    assert quality[1] > quality[0] + 1
+    assert len(splats_from_frames(frames, max_count=9000, first_block=1).means) <= 9000
+
+
 def test_gaussians_lie_flat_on_the_surface():
     cloud = splats_from_frames(room_frames()[:6], max_count=100_000)
     distance = room_distance(cloud.means.astype(float))
