@@ -68,7 +68,7 @@ class _Probe:
         """Return whether the segment between two centres crosses no surface."""
         if not np.any(a != b):
             return True
-        hits = self.tracer.cast(np.float32([a, b]), np.float32([b - a, a - b]))
+        hits = self.tracer.cast(np.array([a, b], np.float32), np.array([b - a, a - b], np.float32))
         return bool((hits.t > 1.0).all())
 
 

@@ -34,9 +34,7 @@ def load_colmap(folder: Path) -> tuple[Trajectory, list[str]]:
     for line in lines[::2]:
         fields = line.split(maxsplit=9)
         if len(fields) != 10 or fields[8] not in cameras:
-            raise InputError(
-                f"{folder / 'images.txt'}: got {line[:80]!r}, expected id, pose, known camera id, name"
-            )
+            raise InputError(f"{folder / 'images.txt'}: got {line[:80]!r}, expected id, pose, known camera id, name")
         T.append(_from_quat_wxyz(_floats(folder / "images.txt", fields[1:5]), _floats(folder / "images.txt", fields[5:8])))
         camera = cameras[fields[8]]
         K.append(camera.K)
@@ -126,9 +124,7 @@ def save_tum(path: Path, trajectory: Trajectory, timestamps: np.ndarray) -> None
 def _colmap_camera(path: Path, fields: list[str]) -> Camera:
     counts = {"SIMPLE_PINHOLE": 3, "PINHOLE": 4}
     if len(fields) < 5 or fields[1] not in counts:
-        raise InputError(
-            f"{path}: got model {fields[1:2]}, expected PINHOLE or SIMPLE_PINHOLE: undistort first"
-        )
+        raise InputError(f"{path}: got model {fields[1:2]}, expected PINHOLE or SIMPLE_PINHOLE: undistort first")
     values = _floats(path, fields[4:], count=counts[fields[1]])
     fx, fy, cx, cy = values if len(values) == 4 else (values[0], *values)
     width, height = _floats(path, fields[2:4])

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from lyra_core.camera.se3 import inverse
 from lyra_core.errors import InputError, WorldError
@@ -45,8 +46,8 @@ def save_trajectory(path: Path, trajectory: Trajectory) -> None:
         path,
         w2c=inverse(trajectory.T_world_camera),
         intrinsics=trajectory.K,
-        image_height=np.int64(trajectory.height),
-        image_width=np.int64(trajectory.width),
+        image_height=np.array(trajectory.height, np.int64),
+        image_width=np.array(trajectory.width, np.int64),
     )
 
 
@@ -76,8 +77,9 @@ def check_rigid(where: str, T: np.ndarray) -> None:
         raise InputError(
             f"{where}: pose {at}: got a rotation off orthonormal by {error[at]:.3g}, expected at most {ORTHONORMAL_WITHIN}"
         )
-    if (np.linalg.det(R) < 0).any():
-        raise InputError(f"{where}: pose {_first(np.linalg.det(R) < 0)}: got a mirrored rotation (determinant -1), expected +1")
+    mirrored = np.asarray(np.linalg.det(R) < 0)
+    if mirrored.any():
+        raise InputError(f"{where}: pose {_first(mirrored)}: got a mirrored rotation (determinant -1), expected +1")
 
 
 def check_intrinsics(where: str, K: np.ndarray) -> None:
@@ -89,7 +91,7 @@ def check_intrinsics(where: str, K: np.ndarray) -> None:
     finite = np.isfinite(K).all((1, 2))
     if not finite.all():
         raise InputError(f"{where}: got NaN or infinity in matrix {_first(~finite)}, expected finite numbers")
-    bad = (K[:, 0, 0] <= 0) | (K[:, 1, 1] <= 0) | (np.abs(K[:, 2] - [0, 0, 1]).max(1) > 1e-6)
+    bad = np.asarray((K[:, 0, 0] <= 0) | (K[:, 1, 1] <= 0) | (np.abs(K[:, 2] - [0, 0, 1]).max(1) > 1e-6))
     if bad.any():
         raise InputError(
             f"{where}: matrix {_first(bad)}: got {K[_first(bad)].tolist()}, expected positive focal lengths and last row 0 0 1"
@@ -116,5 +118,5 @@ def _size(path: Path, name: str, array: np.ndarray) -> float:
     return float(value.reshape(-1)[0])
 
 
-def _first(bad: np.ndarray) -> int:
+def _first(bad: ArrayLike) -> int:
     return int(np.flatnonzero(bad)[0])

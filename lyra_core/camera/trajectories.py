@@ -72,7 +72,7 @@ def look_around(camera: Camera, T_world_camera: np.ndarray, frames: int, *, turn
 
 
 def orbit(camera: Camera, T_world_camera: np.ndarray, frames: int, *, radius: float = 2.5, angle: float = np.pi / 3) -> Trajectory:
-    """Circle by angle [rad] about the vertical axis radius [m] ahead: a rigid rotation, so the centre stays in place in the picture."""
+    """Circle by angle [rad] about the vertical axis radius [m] ahead; rigid, so the centre stays in place in the picture."""
     position, yaw, _, _ = _upright(T_world_camera)
     centre = position + radius * np.array([np.cos(yaw), np.sin(yaw), 0.0])
     R = Rotation.from_rotvec(np.outer(angle * progress(frames), [0, 0, 1.0])).as_matrix()
