@@ -8,7 +8,7 @@ import numpy as np
 from lyra_core.generate.procedural.atlas import MeshBuilder
 from lyra_core.generate.procedural.photo_source import PhotoSource, smooth_extension
 from lyra_core.generate.procedural.polygons import clip_to_rectangle, triangulate
-from lyra_core.generate.procedural.quilt import quilt_tile
+from lyra_core.generate.procedural.quilt import flattened, quilt_tile
 from lyra_core.types import Label, Provenance
 
 CELL = 3.2
@@ -82,8 +82,7 @@ class PlaneTexture:
             return None
         rows, columns = slice(row - half, row + half + 1), slice(column - half, column + half + 1)
         patch = colours[rows, columns]
-        flat = patch - cv2.GaussianBlur(patch, (0, 0), max(3.0, half / 2)) + np.median(colours[usual > 0], 0)
-        return np.clip(np.rint(flat), 0, 255).astype(np.uint8)
+        return flattened(patch, np.median(colours[usual > 0], 0), contrast=18.0)
 
     def tile_colours(self, points: np.ndarray) -> np.ndarray:
         """Look the tile up at world points (h, w, 3); float32 colours."""

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from lyra_core.generate.procedural.photo_source import PhotoSource, smooth_extension
-from lyra_core.generate.procedural.quilt import quilt_tile
+from lyra_core.generate.procedural.quilt import flattened, quilt_tile
 from lyra_core.types import Label
 
 LOWEST_WALL = 1.8
@@ -193,8 +193,7 @@ def plain_tile(segments: list[StripSegment], *, texel: float, size: int, rng: np
             best = image[row - half : row + half + 1, column - half : column + half + 1]
     if best is None:
         return None
-    flat = best - cv2.GaussianBlur(best, (0, 0), max(3.0, side / 2)) + np.median(best.reshape(-1, 3), 0)
-    return quilt_tile(np.clip(np.rint(flat), 0, 255).astype(np.uint8), size, rng)
+    return quilt_tile(flattened(best, np.median(best.reshape(-1, 3), 0), contrast=6.0), size, rng)
 
 
 def plain_segment(tile: np.ndarray, *, texel: float, height: float) -> StripSegment:
