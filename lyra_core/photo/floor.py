@@ -13,7 +13,7 @@ from lyra_core.photo.superpixels import Superpixels, density, geodesic_distance,
 _BANDWIDTH = np.array([14.0, 4.5, 5.5, 5.5, 0.25, 0.6])
 """Of L, a, b, texture, u, v: appearance is compared mostly with what is near in the picture."""
 _NOVELTY = 0.03
-_COMMON = 0.5
+_COMMON = 0.4
 _ITERATIONS = 4
 HORIZON_SINK = 0.02
 """Floor begins this far below the horizon (ray slope)."""
