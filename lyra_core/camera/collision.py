@@ -17,8 +17,8 @@ RING_RAYS = 256
 """Further directions on the level, where poles and door jambs stand."""
 MARGIN = 0.01
 """A camera pushed away keeps this much more than the clearance, so that poses between two checked ones keep it too [m]."""
-STALLED = 0.2
-"""A frame that advances less than this share of what was planned does not count as progress."""
+SLOW_TURN = 0.03
+"""A camera that waits may turn this much per frame [rad] before the wait counts as a frame."""
 PUSHES = 12
 """Attempts to slide off before a step is given up."""
 
@@ -27,8 +27,8 @@ def keep_clear(trajectory: Trajectory, tracer: RayTracer, *, clearance: float = 
     """Return the path changed so that no camera centre comes nearer than clearance [m] to the mesh, and how many poses changed.
 
     Each planned step is walked in pieces of a third of the clearance; a piece that comes too near slides off along the surface,
-    one that cannot is not taken. Where the camera then stands still and waits, the standing frames are cut and the rest is
-    re-timed to the same number of frames, slowing down before an obstacle that ends the path. The first pose never moves; when
+    one that cannot is not taken. Where the camera then stands still and waits, the waiting is cut short and the path re-timed to
+    the same number of frames, slowing down before an obstacle that ends it. The first pose never moves; when
     it is nearer than the clearance itself, the path may not come nearer still. A free path is returned as it is.
     """
     planned = trajectory.T_world_camera[:, :3, 3]
@@ -118,30 +118,36 @@ def _piece(here: np.ndarray, wish: np.ndarray, required: float, probe: _Probe) -
             return None
         distance, towards = probe.nearest(candidate)
         if distance >= required:
-            longest = 1.5 * np.linalg.norm(wish - here) + 1e-9
-            return candidate if np.linalg.norm(candidate - here) <= longest else None
+            # A push that leads away from the wish is no slide: the camera would rock to and fro before a wall.
+            nearer = np.linalg.norm(candidate - wish) < np.linalg.norm(here - wish)
+            return candidate if nearer else None
         candidate = candidate - towards * (required + MARGIN - distance)
     return None
 
 
 def _retimed(T: np.ndarray, planned: np.ndarray) -> np.ndarray:
-    """Cut frames in which the camera waits for the plan and spread the rest over the same count (N, 4, 4)."""
+    """Shorten the time in which the camera waits for the plan and spread the rest over the same count (N, 4, 4).
+
+    A step that falls behind lasts as long as the share of the plan it covers, or as its turn needs.
+    """
     wanted = np.linalg.norm(np.diff(planned, axis=0), axis=1)
     went = np.linalg.norm(np.diff(T[:, :3, 3], axis=0), axis=1)
     behind = np.linalg.norm(T[1:, :3, 3] - planned[1:], axis=1) > 1e-6
-    keep = np.concatenate([[True], ~(behind & (went < STALLED * wanted))])
-    if keep.all() or keep.sum() < 2:
+    rotations = Rotation.from_matrix(T[:, :3, :3])
+    turned = (rotations[:-1].inv() * rotations[1:]).magnitude()
+    share = np.clip(np.maximum(went / np.maximum(wanted, 1e-9), turned / SLOW_TURN), 1e-6, 1.0)
+    lasts = np.where(behind, share, 1.0)
+    if lasts.min() > 0.5:
         return T
-    n, kept = len(T), T[keep]
+    n, time = len(T), np.concatenate([[0], np.cumsum(lasts)])
     u = np.linspace(0, 1, n)
-    if not keep[-1]:
+    if lasts[-1] < 0.1:
         # The path ends before an obstacle: the speed falls over the last fifth.
         u = np.concatenate([[0], np.cumsum(smoothstep((1 - (np.arange(n - 1) + 0.5) / (n - 1)) / 0.2))])
         u /= u[-1]
-    s = u * (len(kept) - 1)
+    at = np.clip(u * time[-1], 0, time[-1])
     out = np.tile(np.eye(4), (n, 1, 1))
-    index = np.arange(len(kept))
-    out[:, :3, :3] = Slerp(index, Rotation.from_matrix(kept[:, :3, :3]))(np.clip(s, 0, len(kept) - 1)).as_matrix()
-    out[:, :3, 3] = np.column_stack([np.interp(s, index, kept[:, i, 3]) for i in range(3)])
+    out[:, :3, :3] = Slerp(time, rotations)(at).as_matrix()
+    out[:, :3, 3] = np.column_stack([np.interp(at, time, T[:, i, 3]) for i in range(3)])
     out[0] = T[0]
     return out

@@ -84,8 +84,12 @@ def test_a_door_leaves_the_path_untouched():
 @pytest.mark.parametrize("name", [name for name in PRESETS if name not in ("tour", "spline")])
 def test_a_closed_box_is_never_left(name):
     mesh = box([-0.7, -0.8, 0], [0.9, 0.6, 2.4])
-    path, _ = keep_clear(PRESETS[name](CAMERA, START, 81), tracer(mesh))
+    planned = PRESETS[name](CAMERA, START, 81)
+    path, _ = keep_clear(planned, tracer(mesh))
     assert len(path) == 81
+    steps = [np.linalg.norm(np.diff(p.T_world_camera[:, :3, 3], axis=0), axis=1).max() for p in (planned, path)]
+    assert steps[1] <= 1.6 * steps[0] + 1e-9
+    assert np.linalg.norm(np.diff(path.T_world_camera[:, :3, 2], axis=0), axis=1).max() < 0.25
     centres = path.T_world_camera[:, :3, 3]
     assert (centres > mesh.bounds[0]).all() and (centres < mesh.bounds[1]).all()
     assert distance(mesh, path).min() >= 0.248
