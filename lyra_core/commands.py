@@ -28,7 +28,7 @@ def _arg(metavar: str, default: object) -> Any:
 
 
 Folder = Annotated[Path, tyro.conf.arg(aliases=["-o"], metavar="DIR")]
-Quiet = tyro.conf.FlagCreatePairsOff[bool]
+Quiet = Annotated[bool, tyro.conf.FlagCreatePairsOff]
 Config = Annotated[str | None, _arg("FILE|NAME", "standard")]
 Seed = Annotated[int | None, _arg("INT", _DEFAULTS.seed)]
 Size = Annotated[Quality | None, _arg("{draft,standard,full}", _DEFAULTS.quality)]
@@ -42,7 +42,7 @@ Depth = Annotated[str | None, _arg("NAME|CLASS", _DEFAULTS.depth.provider)]
 DepthFile = Annotated[str | None, _arg("FILE", "none")]
 Prompt = Annotated[str | None, _arg("TEXT", "none")]
 Licence = Annotated[str | None, _arg("TEXT", _DEFAULTS.photo.licence)]
-AsJson = Annotated[tyro.conf.FlagCreatePairsOff[bool], tyro.conf.arg(name="json")]
+AsJson = Annotated[bool, tyro.conf.FlagCreatePairsOff, tyro.conf.arg(name="json")]
 
 
 def create(

@@ -43,7 +43,7 @@ class Check:
     """create cannot run without it."""
 
 
-def doctor(*, as_json: Annotated[tyro.conf.FlagCreatePairsOff[bool], tyro.conf.arg(name="json")] = False) -> int:
+def doctor(*, as_json: Annotated[bool, tyro.conf.FlagCreatePairsOff, tyro.conf.arg(name="json")] = False) -> int:
     """Show which backends work here, why not, and the exact command to install the rest.
 
     Returns 0 if a world can be made on this machine, else 1.

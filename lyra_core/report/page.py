@@ -8,7 +8,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from lyra_core.report.pictures import HORIZON_COLOUR, LABEL_COLOURS
+from lyra_core.report.pictures import HORIZON_COLOUR, LABEL_COLOURS, LINE_COLOUR
 from lyra_core.report.topdown import BLOCKED_COLOUR, CAMERA_COLOUR, GOAL_COLOUR, PATH_COLOUR, PROVENANCE_COLOURS
 from lyra_core.types import DepthEstimate, Photo, PhotoReading, Provenance
 
@@ -21,7 +21,7 @@ STYLE = Path(__file__).with_name("style.css")
 
 def page(
     photo: Photo, reading: PhotoReading, estimate: DepthEstimate, *, areas: dict[str, float], numbers: dict[str, Any],
-    findings: list[str], overlay: bytes, depth: bytes, topdown: bytes, views: list[tuple[bytes, str]],
+    findings: list[str], overlay: bytes, depth: bytes, topdown: bytes, with_paths: bool, views: list[tuple[bytes, str]],
 ) -> str:
     """Return the whole page.
 
@@ -31,6 +31,7 @@ def page(
         numbers: see ReportInputs.
         findings: of the validators.
         overlay, depth, topdown: JPEG files.
+        with_paths: the map shows shortest paths.
         views: JPEG files with captions.
     """
     style = STYLE.read_text(encoding="utf-8")
@@ -40,7 +41,7 @@ def page(
         f"photo <code>{escape(photo.sha256[:16])}</code></p>",
         _tiles(reading, areas, findings),
         f'<div class="two pair">{_photo(overlay, reading, estimate)}{_depth(depth, estimate)}</div>',
-        f'<div class="two pair">{_map(topdown, areas)}{_sure(reading, estimate)}</div>',
+        f'<div class="two pair">{_map(topdown, areas, with_paths)}{_sure(reading, estimate)}</div>',
         _views(views),
         f'<div class="two pair">{_numbers(numbers)}{_findings(findings)}</div>',
     ]
@@ -72,7 +73,7 @@ def confidence_word(overall: float) -> str:
 def _photo(overlay: bytes, reading: PhotoReading, estimate: DepthEstimate) -> str:
     present = [label for label in LABEL_COLOURS if (estimate.labels == label).any()]
     legend = [(label.name.lower(), LABEL_COLOURS[label]) for label in present]
-    legend += [("horizon", HORIZON_COLOUR), (f"{len(reading.lines)} lines the camera was read from", (255, 255, 255))]
+    legend += [("horizon", HORIZON_COLOUR), (f"{len(reading.lines)} lines the camera was read from", LINE_COLOUR)]
     image = _img(overlay, "The photo with regions, lines and horizon")
     return f"<section><h2>The photo, as read</h2>{image}{_legend(legend)}</section>"
 
@@ -84,11 +85,11 @@ def _depth(depth: bytes, estimate: DepthEstimate) -> str:
             f"{escape(estimate.source)}; known on {known:.0f} % of the photo, grey elsewhere; {ceiling}.</p></section>")
 
 
-def _map(topdown: bytes, areas: dict[str, float]) -> str:
+def _map(topdown: bytes, areas: dict[str, float], with_paths: bool) -> str:
     legend = [(f"{p.name.lower()}: {areas[p.name.lower()]:.1f} m², {MEANINGS[p]}", colour)
               for p, colour in PROVENANCE_COLOURS.items()]
     legend += [("blocked", BLOCKED_COLOUR), ("photo's camera", CAMERA_COLOUR), ("episode start", (255, 255, 255)),
-               ("goal", GOAL_COLOUR), ("shortest path", PATH_COLOUR)]
+               ("goal", GOAL_COLOUR), *([("shortest path", PATH_COLOUR)] if with_paths else [])]
     return f"<section><h2>Map</h2>{_img(topdown, 'Top-down map')}{_legend(legend)}</section>"
 
 

@@ -12,7 +12,7 @@ LABEL_COLOURS: dict[Label, tuple[int, int, int]] = {
     Label.DOOR: (220, 60, 120),
 }
 """sRGB tints of the overlay; walls stay as they are."""
-HORIZON_COLOUR, LINE_COLOUR = (255, 214, 10), (255, 255, 255)
+HORIZON_COLOUR, LINE_COLOUR = (255, 214, 10), (0, 214, 255)
 UNKNOWN_GREY = 72
 INK = (245, 245, 245)
 

@@ -48,9 +48,11 @@ def write_report(folder: Path, inputs: ReportInputs) -> None:
     overlay = photo_overlay(inputs.photo.rgb, inputs.reading, inputs.estimate)
     depth = depth_picture(inputs.estimate.depth)
     topdown = topdown_map(inputs.space, inputs.estimate.camera, episodes=episodes, paths=inputs.paths[:EPISODES_DRAWN])
-    html = page(inputs.photo, inputs.reading, inputs.estimate, areas=area_m2(inputs.space), numbers=inputs.numbers,
-                findings=inputs.findings, overlay=_jpeg(overlay), depth=_jpeg(depth), topdown=_jpeg(topdown),
-                views=[(_jpeg(frame.rgb), view_caption(frame)) for frame in views])
+    html = page(
+        inputs.photo, inputs.reading, inputs.estimate, areas=area_m2(inputs.space), numbers=inputs.numbers,
+        findings=inputs.findings, overlay=_jpeg(overlay), depth=_jpeg(depth), topdown=_jpeg(topdown), with_paths=bool(inputs.paths),
+        views=[(_jpeg(frame.rgb), view_caption(frame)) for frame in views],
+    )
     write_bytes(folder / "report.html", html.encode())
     sheet = preview(overlay, depth, topdown, views, title=_title(inputs))
     write_bytes(folder / "preview.png", _encode(sheet, ".png", [cv2.IMWRITE_PNG_COMPRESSION, 6]))

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import gymnasium as gym
+
 import lyra_tasks  # noqa: F401 (registers the ids)
 from lyra_tasks.agents import make_agent
 from lyra_tasks.play import play

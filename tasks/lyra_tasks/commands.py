@@ -13,7 +13,7 @@ from tyro.conf import Positional
 def play(
     world: Positional[Path], *, output: Annotated[Path | None, tyro.conf.arg(aliases=["-o"], metavar="FILE")] = None,
     agent: Literal["oracle", "forward", "random"] = "oracle", episode: Annotated[str | None, tyro.conf.arg(metavar="ID")] = None,
-    seed: int = 0, as_json: Annotated[tyro.conf.FlagCreatePairsOff[bool], tyro.conf.arg(name="json")] = False,
+    seed: int = 0, as_json: Annotated[bool, tyro.conf.FlagCreatePairsOff, tyro.conf.arg(name="json")] = False,
 ) -> None:
     """Let an agent walk one episode and film it: its view beside the map.
 

@@ -6,13 +6,13 @@ import math
 
 import numpy as np
 import pytest
-from lyra_tasks.metrics import soft_spl, spl
-from lyra_tasks.motion import ControlDiscrete, ControlVelocity, RobotState, advance
 
 from lyra_core.config import NavigationCfg
 from lyra_core.errors import InputError
 from lyra_core.io.meshes import merge_parts
 from lyra_core.navigation import DiscSpace, free_space
+from lyra_tasks.metrics import soft_spl, spl
+from lyra_tasks.motion import ControlDiscrete, ControlVelocity, RobotState, advance
 from tests.tasks.worlds import floor, two_rooms
 
 

@@ -9,17 +9,17 @@ import warnings
 from pathlib import Path
 
 import gymnasium as gym
-import lyra_tasks
 import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
-from lyra_tasks.agents import make_agent
-from lyra_tasks.evaluate import evaluate_agent
-from lyra_tasks.play import play
 
+import lyra_tasks
 from lyra_core.errors import ConfigError, InputError, WorldError
 from lyra_core.navigation import load_episodes, save_episodes
 from lyra_core.types import Episode, Label
+from lyra_tasks.agents import make_agent
+from lyra_tasks.evaluate import evaluate_agent
+from lyra_tasks.play import play
 from tests.tasks.worlds import box, build_world, floor, room_walls, two_rooms
 
 DISCRETE, CONTINUOUS = lyra_tasks.ENV_IDS
