@@ -250,7 +250,7 @@ class Context:
         else:
             lifted = lift_frames(frames, cfg=self.cfg.surface, atlas_side=ATLAS_SIZES[self.cfg.quality], align=False)
             mesh, parts, notes = lifted.mesh, lifted.parts, lifted.notes
-        cloud = splats_from_frames(frames, max_count=self.cfg.splats.max_count)
+        cloud = splats_from_frames(frames, max_count=self.cfg.splats.max_count, first_block=1)
         save_surface_mesh(self.folder / "mesh.npz", mesh)
         save_mesh_glb(self.folder / "mesh.glb", mesh)
         save_collision_parts(self.folder / "collision.glb", parts)

@@ -16,7 +16,7 @@ def placements(plan: Plan, solids: list[Solid], rng: np.random.Generator) -> lis
     opening or of another copy, and nothing in a space narrower than 3.2 m.
     """
     out: list[tuple[int, int, tuple[np.ndarray, np.ndarray]]] = []
-    usable = [i for i, s in enumerate(solids) if s.vertices[:, 2].max() < 2.4 and _width(s) < 2.6]
+    usable = [i for i, solid in enumerate(solids) if _is_movable(solid)]
     if not usable:
         return out
     for number, space in enumerate(plan.spaces[1:], start=1):
@@ -33,6 +33,16 @@ def placements(plan: Plan, solids: list[Solid], rng: np.random.Generator) -> lis
                 out.append((number, which, place[0]))
                 blocked.append(place[1])
     return out
+
+
+def is_furnished(solids: list[Solid]) -> bool:
+    """True if the photo shows an object worth copying."""
+    return any(_is_movable(solid) for solid in solids)
+
+
+def _is_movable(solid: Solid) -> bool:
+    """Flat or sliver-like pieces are rarely whole objects; very large ones would block a room."""
+    return 0.35 < solid.vertices[:, 2].max() < 2.4 and 0.25 < _width(solid) < 2.6
 
 
 def _width(solid: Solid) -> float:

@@ -8,7 +8,7 @@ from lyra_core.generate.base import ExplicitWorld
 from lyra_core.generate.procedural.atlas import MeshBuilder
 from lyra_core.generate.procedural.backdrop import backdrop_polyline
 from lyra_core.generate.procedural.colliders import plan_colliders
-from lyra_core.generate.procedural.furnish import crate, placements
+from lyra_core.generate.procedural.furnish import crate, is_furnished, placements
 from lyra_core.generate.procedural.photo_source import PhotoSource
 from lyra_core.generate.procedural.plan import Plan, Space, make_plan
 from lyra_core.generate.procedural.planes import PlaneTexture, add_plane
@@ -100,7 +100,7 @@ def _add_objects(
     builder: MeshBuilder, plan: Plan, strip: WallStrip, seen: list[Solid], rng: np.random.Generator
 ) -> list[CollisionPart]:
     """Add the photo's objects and their copies in the further spaces; return their colliders."""
-    pool = seen or [crate(rng) for _ in range(2)]
+    pool = [*seen, *(crate(rng) for _ in range(2))] if not is_furnished(seen) else seen
     charts = [builder.add_chart(solid.image) for solid in pool]
     parts = []
     for i, solid in enumerate(seen):

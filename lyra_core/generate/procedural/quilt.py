@@ -33,14 +33,15 @@ def quilt_tile(exemplar: np.ndarray, size: int, rng: np.random.Generator, *, blo
     return np.clip(np.rint(canvas), 0, 255).astype(np.uint8)
 
 
-def flattened(patch: np.ndarray, colour: np.ndarray, *, contrast: float) -> np.ndarray:
+def flattened(patch: np.ndarray, colour: np.ndarray, *, contrast: float, coarsest: float | None = None) -> np.ndarray:
     """Return an exemplar (h, w, 3) uint8 without shading: fine detail of ``patch`` on one colour (3,).
 
-    Detail coarser than a quarter of the patch would show as a repeated pattern and goes. The standard deviation of the rest is
-    limited to ``contrast`` [grey levels]; small patches, which are rarely pure material, keep less of it.
+    Detail coarser than ``coarsest`` [px], by default an eighth of the patch, would show as a repeated pattern and goes. The
+    standard deviation of the rest is limited to ``contrast`` [grey levels]; small patches, which are rarely pure material,
+    keep less of it.
     """
     short = min(patch.shape[:2])
-    detail = patch - cv2.GaussianBlur(patch, (0, 0), max(2.0, short / 8), borderType=cv2.BORDER_REFLECT)
+    detail = patch - cv2.GaussianBlur(patch, (0, 0), coarsest or max(2.0, short / 8), borderType=cv2.BORDER_REFLECT)
     allowed = contrast * float(np.clip((short - 8) / 56, 0.15, 1.0))
     detail *= min(1.0, allowed / max(float(detail.std()), 1e-3))
     return np.clip(np.rint(colour + np.clip(detail, -3 * allowed, 3 * allowed)), 0, 255).astype(np.uint8)

@@ -193,7 +193,7 @@ def plain_tile(segments: list[StripSegment], *, texel: float, size: int, rng: np
             best = image[row - half : row + half + 1, column - half : column + half + 1]
     if best is None:
         return None
-    return quilt_tile(flattened(best, np.median(best.reshape(-1, 3), 0), contrast=6.0), size, rng)
+    return quilt_tile(flattened(best, np.median(best.reshape(-1, 3), 0), contrast=4.0, coarsest=1.5), size, rng)
 
 
 def plain_segment(tile: np.ndarray, *, texel: float, height: float) -> StripSegment:
