@@ -4,7 +4,7 @@ PYTHON ?= $(shell for p in python3 python3.12 python3.11 python3.13; do \
 VENV ?= .venv
 BIN := $(VENV)/bin
 PHOTO ?=
-OUT ?= worlds/demo
+OUT ?=
 JOBS ?= 2
 # A package that appears or goes needs a new install; edits inside one do not (the install is editable).
 INSTALL_INPUTS := setup.py pyproject.toml constraints.txt \
@@ -14,7 +14,7 @@ PIP = $(BIN)/python -m pip --disable-pip-version-check install --quiet --constra
 .PHONY: demo test test-slow lint check-python env-physx system-deps clean
 
 demo: $(VENV)/.demo
-	$(BIN)/python -m lyra_core.demo $(if $(PHOTO),"$(PHOTO)") --output "$(OUT)"
+	$(BIN)/python -m lyra_core.demo $(if $(PHOTO),"$(PHOTO)") $(if $(OUT),--output "$(OUT)")
 
 test: $(VENV)/.test lint
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile

@@ -24,12 +24,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Build, play, and say where to look. Returns the exit status, as the lyra-worlds command does."""
     parser = argparse.ArgumentParser(prog="python -m lyra_core.demo", description="One photo in, a walkable world out.")
     parser.add_argument("photo", nargs="?", type=Path, default=PICTURE, help="a photo of your own; default: the bundled picture")
-    parser.add_argument("-o", "--output", type=Path, default=Path("worlds/demo"), metavar="DIR", help="default: worlds/demo")
+    parser.add_argument("-o", "--output", type=Path, metavar="DIR", help="default: worlds/NAME_OF_THE_PHOTO")
     parser.add_argument("--quality", choices=("draft", "standard", "full"), default="standard")
     options = parser.parse_args(argv)
     try:
         check_environment()
-        _run(options.photo, options.output, options.quality)
+        _run(options.photo, options.output or Path("worlds") / options.photo.stem, options.quality)
     except KeyboardInterrupt:
         print("\nStopped. What is finished is on disk; the same command goes on from there.", file=sys.stderr)
         return 130

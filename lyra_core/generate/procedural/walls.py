@@ -147,7 +147,7 @@ def passage_height(plan: Plan, strip: WallStrip, opening: Opening) -> float:
 def _add_passage(builder: MeshBuilder, strip: WallStrip, plan: Plan, opening: Opening) -> None:
     a, a_out, b_out, b = passage_corners(plan, opening)
     part = builder.add_part(f"passage_{opening.spaces[0]}_{opening.spaces[1]}")
-    k = strip.pieces(0.3 * strip.total, 0.5)[0][2]
+    k = strip.plain if strip.plain is not None else strip.pieces(0.3 * strip.total, 0.5)[0][2]
     segment, chart = strip.segments[k], strip.charts[k]
     height = passage_height(plan, strip, opening)
     at = np.array([0.45, 0.45 + min(WALL_THICKNESS / segment.length, 0.2)]) * segment.length
