@@ -24,6 +24,10 @@ def sky_image(source: PhotoSource, *, width: int = 768) -> np.ndarray:
     points[..., 2] = np.sin(elevation)[:, None]
     colours, known = source.sample(source.position + points * 1e4, (Label.SKY,))
     known &= elevation[:, None] > 0.02
+    if known.any():
+        # A roof or a bird taken for sky would come back all around the compass as a dark cloud.
+        light = colours.mean(-1)
+        known &= light > 0.55 * float(np.median(light[known]))
     known = cv2.erode(known.astype(np.uint8), np.ones((3, 3), np.uint8)).astype(bool)
     if not known.any():
         top, horizon = np.array([110.0, 150.0, 205.0]), np.array([205.0, 215.0, 225.0])
