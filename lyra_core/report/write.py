@@ -43,7 +43,8 @@ class ReportInputs:
 
 def write_report(folder: Path, inputs: ReportInputs) -> None:
     """Write report.html (self-contained) and preview.png into a world folder; the same inputs give the same bytes."""
-    episodes = inputs.episodes[:EPISODES_DRAWN]
+    # Dots without their path would only clutter the map.
+    episodes = inputs.episodes[: min(len(inputs.paths) or EPISODES_DRAWN, EPISODES_DRAWN)]
     views = pick_views(inputs.views)
     overlay = photo_overlay(inputs.photo.rgb, inputs.reading, inputs.estimate)
     depth = depth_picture(inputs.estimate.depth)
