@@ -88,7 +88,7 @@ class PhysicsNewton:
         builder, wp = _open(stage_path)
         world_friction = min(builder.shape_material_mu)
         chassis = np.array([_add_robot(builder, wp, path, radius, world_friction) for path in paths])
-        scene = _Scene(builder, iterations=8)
+        scene = _Scene(builder)
         pursuit = PurePursuit(paths, speed=speed, goal_tolerance=goal_tolerance)
         limit = seconds if seconds is not None else 10.0 + 2.0 * max(path_length(path) for path in paths) / speed
         track, axle = [scene.body_q()[chassis, :3].copy()], _axle(radius)

@@ -288,3 +288,19 @@ def test_without_openusd_one_error_names_the_extra(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(_pxr.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(BackendUnavailable, match=r"lyra-worlds\[standalone\]"):
         write_stage(tmp_path, make_mesh(side=64), make_parts(), None, provenance={})
+
+
+def test_physx_properties_are_those_of_nvidias_schema(stage: Usd.Stage) -> None:
+    """Check names and types of the raw attributes against physx-usd-schemas, which is data and needs no import."""
+    python = Path(os.environ.get("LYRA_PHYSX_PYTHON", Path(__file__).resolve().parents[2] / ".venv-physx/bin/python"))
+    found = sorted(
+        python.parent.parent.glob("lib/python*/site-packages/physx_usd_schemas/PhysxSchema/resources/generatedSchema.usda")
+    )
+    if not found:
+        pytest.skip("physx-usd-schemas is not installed (make env-physx)")
+    schema = Sdf.Layer.FindOrOpen(str(found[0]))
+    prim = stage.GetPrimAtPath("/World/Colliders/floor")
+    mine = [a for a in prim.GetAttributes() if a.GetName().startswith("physx")]
+    assert len(mine) == 2
+    for attribute in mine:
+        assert schema.GetAttributeAtPath(f"/PhysxCollisionAPI.{attribute.GetName()}").typeName == attribute.GetTypeName()
