@@ -38,7 +38,7 @@ REQUIRES = [
 USD = "usd-core>=25.5"
 EXTRAS = {
     "standalone": [USD],
-    "newton": ["newton==1.8.0", USD],
+    "newton": ["newton==1.8.0", "newton-usd-schemas>=0.6", USD],
     "mujoco": ["mujoco>=3.3"],
     "validate": ["usd-validation-nvidia>=1.10", USD],
     "lyra2": ["torch>=2.7", "diffusers>=0.35", "transformers>=4.51", "safetensors>=0.4", "accelerate>=1.0"],
