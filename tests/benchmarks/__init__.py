@@ -1,0 +1,1 @@
+"""Benchmarks: each proves its results right, then times them. From the root: ``python -m tests.benchmarks.NAME``."""
