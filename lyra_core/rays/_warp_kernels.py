@@ -1,5 +1,6 @@
 """Warp kernels of the ray tracer; importing this file needs warp."""
 
+
 import warp as wp
 
 

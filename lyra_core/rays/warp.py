@@ -16,9 +16,13 @@ class RayTracerWarp:
             import warp as wp
         except ImportError as error:
             raise BackendUnavailable("ray tracer 'warp'", reason=str(error), install="pip install warp-lang") from error
+        # Before the first kernel: Warp prints its banner to stdout when it starts, which would spoil JSON output.
+        if hasattr(wp, "LOG_ERROR"):
+            wp.config.log_level = wp.LOG_ERROR
+        else:
+            wp.config.quiet = True
         from lyra_core.rays._warp_kernels import first_hit
 
-        wp.config.quiet = True
         self._wp, self._kernel = wp, first_hit
         self._mesh = wp.Mesh(
             points=wp.array(np.ascontiguousarray(vertices, np.float32), dtype=wp.vec3),
