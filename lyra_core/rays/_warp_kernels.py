@@ -1,5 +1,7 @@
 """Warp kernels of the ray tracer; importing this file needs warp."""
 
+# Warp writes array types as calls.
+# pyright: reportInvalidTypeForm=false
 
 import warp as wp
 
