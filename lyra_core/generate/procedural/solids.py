@@ -133,23 +133,30 @@ def _extrude(source: PhotoSource, component: np.ndarray, contour: np.ndarray, po
     front = _on_plane(source, contour, point, normal)
     if front is None or np.hypot(*(front[:, :2] - eye[:2]).T).min() < NEAREST:
         return None
-    front[:, 2] = np.where(front[:, 2] < 0.06, 0.0, front[:, 2])
+    front = _stood(front, (front[:, :2] - point) @ np.array([-normal[1], normal[0]]))
     if front[:, 2].max() < 0.1:
         return None
     tangent = np.array([-normal[1], normal[0]])
     along = (front[:, :2] - point) @ tangent
     thickness = float(np.clip(0.5 * (along.max() - along.min()), 0.15, 0.9))
     distance = float(np.hypot(*(point - eye[:2])))
-    # Along each line of sight, but not below the floor: otherwise the back would rise above the silhouette.
-    to_floor = eye[2] / np.maximum(eye[2] - front[:, 2], 1e-3)
-    reach = np.where(front[:, 2] < eye[2], np.clip(to_floor, 1.03, 1.0 + thickness / distance), 1.0 + thickness / distance)
-    back = eye + (front - eye) * reach[:, None]
-    back[:, 2] = np.maximum(back[:, 2], 0.0)
+    # One reach for all lines of sight: the back is the front enlarged about the eye, so no side can fold. Its foot sinks
+    # below the floor, which hides it; a foot raised to the floor would rise above the silhouette.
+    back = eye + (front - eye) * (1.0 + thickness / distance)
     vertices = np.concatenate([front, back])
     faces, front_faces = _close(np.stack([along, front[:, 2]], 1), vertices)
     image, texels = _front_image(source, component, point, tangent, along, front[:, 2], distance)
     base = point + tangent * (along.max() + along.min()) / 2
     return Solid(vertices, faces, np.concatenate([texels, texels]), image, front_faces, base, normal, thickness)
+
+
+def _stood(front: np.ndarray, along: np.ndarray) -> np.ndarray:
+    """Put the lowest points of an outline (N, 3) on the floor, unless its bottom would then cross its other edges."""
+    stood = front.copy()
+    stood[:, 2] = np.where(front[:, 2] < 0.06, 0.0, front[:, 2])
+    outline = np.stack([along, stood[:, 2]], 1)
+    exact = abs(cv2.contourArea(outline.astype(np.float32)))
+    return stood if abs(triangulated_area(outline) - exact) <= 0.005 * exact else front
 
 
 def _on_plane(source: PhotoSource, pixels: np.ndarray, point: np.ndarray, normal: np.ndarray) -> np.ndarray | None:
