@@ -44,15 +44,18 @@ def resolve(seam: str, name: str) -> Any:
     """Return the class behind a backend name, or behind ``module:Class``.
 
     Raises:
-        ConfigError: the name is unknown (the known ones are listed), or module:Class cannot be imported.
+        ConfigError: the name is unknown (the known ones are listed), or module:Class cannot be imported or called.
     """
     table = SEAMS[seam]
     if name not in table and ":" not in name:
         raise ConfigError(f"{seam}: got {name!r}, expected one of {', '.join(table)} or 'module:Class'")
     module, _, attribute = table.get(name, name).partition(":")
     try:
-        return getattr(importlib.import_module(module), attribute)
-    except (ModuleNotFoundError, AttributeError) as error:
+        found = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError, TypeError) as error:
         if name in table:
             raise
         raise ConfigError(f"{seam}: {name!r} cannot be imported: {error}") from error
+    if not callable(found):
+        raise ConfigError(f"{seam}: got {name!r}, which is a {type(found).__name__}, expected a class")
+    return found

@@ -117,6 +117,38 @@ class WorldCfg:
     navigation: NavigationCfg = field(default_factory=NavigationCfg)
 
 
+LIMITS: dict[str, tuple[float, float]] = {
+    "seed": (0, 2**63 - 1),
+    "camera_height": (0.1, 20.0),
+    "retrieved_frames": (0, 64),
+    "cache_stride": (1, 80),
+    "point_subsampling": (1, 32),
+    "voxel": (0.01, 1.0),
+    "max_count": (1, 50_000_000),
+    "cell": (0.01, 0.5),
+    "robot_radius": (0.05, 2.0),
+    "robot_height": (0.1, 5.0),
+    "step": (0.0, 0.5),
+    "episodes": (0, 100_000),
+}
+"""Field -> lowest and highest value, in the field's unit."""
+
+
+def check_limits(cfg: Any, where: str = "config") -> None:
+    """Require numbers within LIMITS.
+
+    Raises:
+        ConfigError: a value outside (or NaN); the field, the value and the limits are named.
+    """
+    for f in dataclasses.fields(cfg):
+        value = getattr(cfg, f.name)
+        if dataclasses.is_dataclass(value):
+            check_limits(value, f"{where}: {f.name}")
+        elif f.name in LIMITS and not LIMITS[f.name][0] <= value <= LIMITS[f.name][1]:
+            low, high = LIMITS[f.name]
+            raise ConfigError(f"{where}: {f.name}: got {value}, expected {low} to {high}")
+
+
 def to_dict(cfg: Any) -> dict[str, Any]:
     """Return a plain nested dict of a Cfg."""
     return dataclasses.asdict(cfg)
@@ -126,9 +158,11 @@ def from_dict(values: dict[str, Any], *, base: WorldCfg | None = None, where: st
     """Overlay nested values on a configuration.
 
     Raises:
-        ConfigError: an unknown key (the nearest known one is named) or a value of the wrong type.
+        ConfigError: an unknown key (the nearest known one is named), or a value of the wrong type or outside its limits.
     """
-    return _overlay(base or WorldCfg(), values, where)
+    cfg = _overlay(base or WorldCfg(), values, where)
+    check_limits(cfg, where)
+    return cfg
 
 
 def load_config(path: Path, *, base: WorldCfg | None = None) -> WorldCfg:

@@ -9,25 +9,33 @@ from pathlib import Path
 from typing import Any
 
 from lyra_core import segments, stages
+from lyra_core.backends import DEPTH_PROVIDERS, resolve
 from lyra_core.build import WorldBuild, package_versions
 from lyra_core.camera.trajectories import check_frame_count
-from lyra_core.config import WorldCfg, from_dict, to_dict
-from lyra_core.errors import ConfigError, WorldError
+from lyra_core.config import WorldCfg, check_limits, from_dict, to_dict
+from lyra_core.errors import Cancelled, ConfigError, LyraError, WorldError
 from lyra_core.generate.loop import CHUNK_FRAMES
 from lyra_core.io.files import sha256_file
+from lyra_core.io.video import require_ffmpeg
 from lyra_core.jobs.progress import Progress, ProgressNull
 from lyra_core.photo.load import load_photo
+from lyra_core.types import Photo
 from lyra_core.usd._pxr import require_pxr
 from lyra_core.world import World
 
 WORKING_FOLDERS = ("frames", "depth", "build", "video.mp4")
 """What ``keep='training'`` drops."""
+KEEPS = ("all", "training")
 
 
 def build_world(
     photo_path: Path, folder: Path, cfg: WorldCfg | None = None, *, keep: str = "all", progress: Progress | None = None
 ) -> World:
     """Make a world of one photo. Called again on an unfinished folder, it goes on where it stopped.
+
+    Afterwards the folder holds the world of exactly this photo and these settings, whatever it held of this photo before: other
+    settings are replaced stage by stage, an extension is taken back. Where that world is already there and intact, nothing is
+    written. Whatever can be checked is checked before the folder is touched; a first build that fails later leaves no folder.
 
     Args:
         photo_path: JPEG, PNG, WebP or TIFF.
@@ -40,9 +48,9 @@ def build_world(
         BackendUnavailable: a backend cannot run here.
     """
     cfg = cfg or WorldCfg()
-    check_frame_count(cfg.generate.frames)
-    require_pxr()
+    _check_settings(cfg, keep)
     photo = load_photo(Path(photo_path), focal=cfg.photo.focal, licence=cfg.photo.licence)
+    check_backends(cfg, photo)
     segment = segments.check_segment(cfg.generate.trajectory, cfg.generate.frames)
     recipe = {
         "photo": photo.sha256,
@@ -52,27 +60,54 @@ def build_world(
         "versions": package_versions(),
     }
     build = WorldBuild.begin(Path(folder), photo_sha256=photo.sha256, recipe=recipe)
-    segments.keep_trajectory_file(build, 0, cfg.generate.trajectory)
-    return _make(build, cfg, photo=photo, keep=keep, progress=progress or ProgressNull())
+    progress = progress or ProgressNull()
+    if build.is_complete(keep=keep, working_folders=WORKING_FOLDERS):
+        return World(build.folder)
+    segments.keep_trajectory_file(build, 0, segment, cfg.generate.trajectory)
+    try:
+        return _make(build, cfg, photo=photo, keep=keep, progress=progress)
+    except Cancelled:
+        raise
+    except LyraError:
+        if build.is_new:
+            build.discard()
+        raise
 
 
 def extend_world(folder: Path, *, trajectory: str, frames: int, progress: Progress | None = None) -> World:
     """Walk on from the last camera of a world: ``frames`` = 1 + 80 k, the first of which is the last one already there.
 
+    On an unfinished world, that one is finished first. If it is this very extension that was interrupted, finishing is all that
+    is done: calling again after a crash never appends twice.
+
     Raises:
-        WorldError: not a finished world, or one whose frames were dropped (``--keep training``).
+        WorldError: not a world, one whose frames were dropped (``--keep training``), or a build that stopped before it had
+            stored the photo.
+        InputError, ConfigError: the trajectory cannot be used; the world is left as it was.
     """
     check_frame_count(frames)
     build, cfg = _reopened(Path(folder))
-    walked = build.manifest["recipe"]["segments"]
+    progress = progress or ProgressNull()
     segment = segments.check_segment(trajectory, frames)
-    segments.keep_trajectory_file(build, len(walked), trajectory)
-    build.manifest["recipe"]["segments"] = [*walked, segment]
-    return _make(_restart(build), cfg, photo=None, keep="all", progress=progress or ProgressNull())
+    interrupted = build.manifest.get("extension")
+    if build.manifest["status"] != "complete":
+        if "photo" not in build.manifest["stages"]:
+            raise WorldError(f"{folder}: stopped before the photo was stored; run create again with the photo")
+        if interrupted == segment:
+            segments.keep_trajectory_file(build, len(build.manifest["recipe"]["segments"]) - 1, segment, trajectory)
+        world = _make(build, cfg, photo=None, keep="all", progress=progress)
+        if interrupted == segment:
+            return world
+    walked = build.manifest["recipe"]["segments"]
+    segments.keep_trajectory_file(build, len(walked), segment, trajectory)
+    build.start({**build.manifest["recipe"], "segments": [*walked, segment]}, extension=segment)
+    return _make(build, cfg, photo=None, keep="all", progress=progress)
 
 
 def revert_world(folder: Path, *, chunk: int, progress: Progress | None = None) -> World:
     """Go back to the first ``chunk`` chunks of 80 frames; later frames are deleted, the world is made anew from what stays.
+
+    Reverting an extension gives the bytes of the world before it. An interrupted call is repeated, or replaced by another.
 
     Raises:
         ConfigError: the world has fewer chunks.
@@ -81,17 +116,14 @@ def revert_world(folder: Path, *, chunk: int, progress: Progress | None = None) 
     total = segments.frame_count(build) - 1
     if not 0 <= chunk * CHUNK_FRAMES <= total:
         raise ConfigError(f"revert: chunk: got {chunk}, expected 0..{total // CHUNK_FRAMES}")
-    build.manifest["recipe"]["segments"] = segments.cut_segments(build.manifest["recipe"]["segments"], 1 + chunk * CHUNK_FRAMES)
-    build.drop(name for name in list(build.manifest["stages"]) if name.startswith("frames_") and int(name[7:]) >= chunk)
-    return _make(_restart(build), cfg, photo=None, keep="all", progress=progress or ProgressNull())
+    kept = segments.cut_segments(build.manifest["recipe"]["segments"], 1 + chunk * CHUNK_FRAMES)
+    build.start({**build.manifest["recipe"], "segments": kept})
+    return _make(build, cfg, photo=None, keep="all", progress=progress or ProgressNull())
 
 
 def _make(build: WorldBuild, cfg: WorldCfg, *, photo: Any, keep: str, progress: Progress) -> World:
     """Run every stage that is not done. Read this to know what a world is made of."""
-    if build.is_complete() and build.manifest.get("keep") == keep:
-        return World(build.folder)
-    if build.manifest.get("keep") == "training":
-        build.drop(list(build.manifest["stages"]))
+    build.reopen()
     run = _StageRunner(build, progress)
     context = stages.Context(build.folder, cfg, photo, build)
     settings = _portable(cfg)
@@ -167,7 +199,8 @@ class _StageRunner:
         self.progress.stage(name, steps)
         start = time.perf_counter()
         ran = self._build.run(name, work, version=version, after=after, **(inputs or {}))
-        self._build.timings[name] = time.perf_counter() - start
+        if ran:
+            self._build.timings[name] = time.perf_counter() - start
         self.progress.update(steps, "" if ran else "already done")
         return ran
 
@@ -179,6 +212,35 @@ def single_threaded_blas() -> Iterator[None]:
 
     with threadpool_limits(limits=1, user_api="blas"):
         yield
+
+
+def _check_settings(cfg: WorldCfg, keep: str) -> None:
+    """Refuse what needs neither the photo nor the folder to be refused."""
+    check_limits(cfg)
+    check_frame_count(cfg.generate.frames)
+    if keep not in KEEPS:
+        raise ConfigError(f"keep: got {keep!r}, expected one of {', '.join(KEEPS)}")
+    require_pxr()
+    if keep == "all":
+        require_ffmpeg()
+
+
+def check_backends(cfg: WorldCfg, photo: Photo) -> None:
+    """Look up every backend and the depth file before anything is written.
+
+    Raises:
+        ConfigError, InputError, BackendUnavailable: one of them cannot be used; it is named.
+    """
+    provider = resolve("depth", cfg.depth.provider)(cfg.depth)
+    if hasattr(provider, "check"):
+        provider.check(photo)
+    elif cfg.depth.path is not None and cfg.depth.provider in DEPTH_PROVIDERS:
+        raise ConfigError(f"depth: path: got {cfg.depth.path!r} for provider {cfg.depth.provider!r}, expected provider 'file'")
+    generator = resolve("generator", cfg.generate.generator)(quality=cfg.quality)
+    resolve("memory", cfg.generate.memory)()
+    resolve("fusion", cfg.surface.fusion)
+    if cfg.surface.route == "surfaces" and not stages.is_explicit(generator):
+        raise ConfigError(f"surface: route: got 'surfaces', but generator {cfg.generate.generator!r} has none; expected 'fusion'")
 
 
 def _portable(cfg: WorldCfg) -> dict[str, Any]:
@@ -200,12 +262,3 @@ def _reopened(folder: Path) -> tuple[WorldBuild, WorldCfg]:
     if "recipe" not in build.manifest:
         raise WorldError(f"{folder}: {build.manifest.get('status')}; run create first")
     return build, from_dict(build.manifest["recipe"]["config"], where=f"{folder / 'world.json'}: recipe: config")
-
-
-def _restart(build: WorldBuild) -> WorldBuild:
-    from lyra_core.build import digest
-
-    build.manifest.update(recipe_id=digest(build.manifest["recipe"]), status="building")
-    build.save()
-    build.sweep()
-    return build

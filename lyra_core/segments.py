@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +11,9 @@ from lyra_core.build import WorldBuild
 from lyra_core.camera.formats import load_trajectory
 from lyra_core.camera.trajectories import NEEDS_WAYPOINTS, PRESETS
 from lyra_core.config import FRAME_SIZES, NavigationCfg
-from lyra_core.errors import ConfigError, InputError
+from lyra_core.errors import ConfigError, InputError, WorldError
 from lyra_core.generate.base import ExplicitWorld
-from lyra_core.io.files import sha256_file
+from lyra_core.io.files import sha256_file, write_bytes
 from lyra_core.navigation import DiscSpace, GeodesicGraph, free_space, home_island
 from lyra_core.types import Camera, Trajectory
 
@@ -68,12 +67,20 @@ def frame_size(camera: Camera, quality: str) -> tuple[int, int]:
 
 
 def check_segment(trajectory: str, frames: int) -> dict[str, Any]:
-    """Describe one piece of the camera path for the recipe; a file is known by its content."""
+    """Describe one piece of the camera path for the recipe; a file is known by its content.
+
+    Raises:
+        InputError: the file is missing, not a trajectory, or has too few poses.
+        ConfigError: neither a file nor a preset.
+    """
     path = Path(trajectory)
-    if trajectory.endswith(".npz") or path.is_file():
+    # A preset's name is never taken for a file that happens to lie in the current folder.
+    if trajectory not in PRESETS and (trajectory.endswith(".npz") or path.is_file()):
         if not path.is_file():
             raise InputError(f"trajectory: {trajectory}: no such file")
-        load_trajectory(path, width=FRAME_SIZES["draft"][0], height=FRAME_SIZES["draft"][1])
+        poses = len(load_trajectory(path, width=FRAME_SIZES["draft"][0], height=FRAME_SIZES["draft"][1]))
+        if poses < frames:
+            raise InputError(f"{path}: w2c: got {poses} poses, expected at least --frames {frames}")
         return {"trajectory": path.name, "sha256": sha256_file(path), "frames": frames, "use": frames}
     if trajectory not in PRESETS or (trajectory in NEEDS_WAYPOINTS and trajectory != "tour"):
         known = ", ".join(name for name in PRESETS if name not in NEEDS_WAYPOINTS or name == "tour")
@@ -91,12 +98,22 @@ def trajectory_copy(number: int) -> str:
     return f"build/trajectory_{number}.npz"
 
 
-def keep_trajectory_file(build: WorldBuild, number: int, trajectory: str) -> None:
-    """Copy a trajectory file into the world, so that it can be made anew from the folder alone."""
-    if Path(trajectory).is_file():
-        target = build.folder / trajectory_copy(number)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(trajectory, target)
+def keep_trajectory_file(build: WorldBuild, number: int, segment: dict[str, Any], trajectory: str) -> None:
+    """Copy a segment's trajectory file into the world, so that it can be made anew from the folder alone."""
+    if segment["sha256"]:
+        write_bytes(build.folder / trajectory_copy(number), Path(trajectory).read_bytes())
+
+
+def load_trajectory_copy(folder: Path, number: int, segment: dict[str, Any], camera: Camera) -> Trajectory:
+    """Read the poses of a segment's trajectory file from the world.
+
+    Raises:
+        WorldError: the copy is missing or damaged.
+    """
+    path = folder / trajectory_copy(number)
+    if not path.is_file() or sha256_file(path) != segment["sha256"]:
+        raise WorldError(f"{path}: missing or damaged, expected {segment['trajectory']}; run the command again with that file")
+    return load_trajectory(path, width=camera.width, height=camera.height)[: segment["frames"]]
 
 
 def frame_count(build: WorldBuild) -> int:

@@ -49,7 +49,7 @@ from lyra_core.navigation.freespace import NO_FLOOR
 from lyra_core.photo.read import read_photo
 from lyra_core.rays import make_ray_tracer
 from lyra_core.report import ReportInputs, write_report
-from lyra_core.segments import frame_size, joined, tour_waypoints, trajectory_copy
+from lyra_core.segments import frame_size, joined, load_trajectory_copy, tour_waypoints, trajectory_copy
 from lyra_core.splats.from_frames import splats_from_frames
 from lyra_core.splats.ply import read_splats, write_splats
 from lyra_core.surface.lift import lift_frames
@@ -71,7 +71,7 @@ class Context:
     def photo(self) -> list[str]:
         """Write the upright photo."""
         if self._photo is None:
-            raise InputError(f"{self.folder}: photo.png is damaged; run create with the photo again")
+            raise InputError(f"{self.folder}: photo.png is missing or damaged; run create with the photo again")
         return build_files.save_photo(self.folder, self._photo)
 
     @cached_property
@@ -130,15 +130,13 @@ class Context:
             T = path.T_world_camera[-1]
         assert path is not None
         save_trajectory(self.folder / "trajectory.npz", path)
-        return ["trajectory.npz"]
+        segments = self._build.manifest["recipe"]["segments"]
+        return ["trajectory.npz", *(trajectory_copy(i) for i, segment in enumerate(segments) if segment["sha256"])]
 
     def _segment(self, number: int, segment: dict[str, Any], camera: Camera, T: np.ndarray) -> Trajectory:
         name, frames = segment["trajectory"], segment["frames"]
         if segment["sha256"]:
-            path = load_trajectory(self.folder / trajectory_copy(number), width=camera.width, height=camera.height)
-            if len(path) < frames:
-                raise InputError(f"trajectory {name}: got {len(path)} poses, expected at least --frames {frames}")
-            return relative_to(path[:frames], T)
+            return relative_to(load_trajectory_copy(self.folder, number, segment, camera), T)
         if name == "tour":
             return make_trajectory(name, camera, T, frames, waypoints=self._tour(T))
         return make_trajectory(name, camera, T, frames)
@@ -158,14 +156,17 @@ class Context:
     def frames(self, run: Callable[..., bool], settings: dict[str, Any]) -> tuple[str, ...]:
         """Run one stage per chunk of the loop; the first stale chunk and all after it are made anew. Returns their names."""
         chunks = max(1, (len(self.path) - 1) // CHUNK_FRAMES)
-        source: Iterator[Chunk] | None = None
+        source: tuple[int, Iterator[Chunk]] | None = None
         names: list[str] = []
         for index in range(chunks):
 
             def work(index: int = index) -> list[str]:
                 nonlocal source
-                source = source or self._chunks_from(index)
-                return self._write_chunk(next(source))
+                # A running loop only goes on to the next chunk; after a chunk that was still there it is begun anew.
+                if source is None or source[0] != index:
+                    source = (index, self._chunks_from(index))
+                source = (index + 1, source[1])
+                return self._write_chunk(next(source[1]))
 
             name = f"frames_{index}"
             run(
@@ -363,7 +364,7 @@ class Context:
             return [self.frame(int(i)) for i in np.linspace(0, len(self.path) - 1, 6).round()]
         eye, places = self.path.T_world_camera[0, :3, 3], self.generator.explicit_world().places
         poses = [self.path.T_world_camera[0], *(from_yaw_pitch(eye, yaw, -0.1) for yaw in (np.pi / 2, np.pi, -np.pi / 2))]
-        poses += [from_yaw_pitch([*places[i], eye[2]], 0.5, -0.1) for i in (1, len(places) - 1)]
+        poses += [from_yaw_pitch(np.append(places[i], eye[2]), 0.5, -0.1) for i in (1, len(places) - 1)]
         views = replace(self.path, T_world_camera=np.stack(poses), K=self.path.K[:1].repeat(len(poses), 0))
         return [self.generator.first_frame(views[i : i + 1]) for i in range(len(poses))]
 
@@ -386,7 +387,8 @@ def _with_seen_floor(space: FreeSpace, mesh: SurfaceMesh) -> FreeSpace:
     origins = np.empty((len(row), 3), np.float32)
     origins[:, 0], origins[:, 1] = space.origin[0] + (col + 0.5) * space.cell, space.origin[1] + (row + 0.5) * space.cell
     origins[:, 2] = 0.1
-    hits = make_ray_tracer(mesh.vertices, mesh.faces[floor]).cast(origins, np.broadcast_to(np.float32([0, 0, -1]), origins.shape))
+    down = np.broadcast_to(np.array([0, 0, -1], np.float32), origins.shape)
+    hits = make_ray_tracer(mesh.vertices, mesh.faces[floor]).cast(origins, down)
     provenance = space.provenance.copy()
     hit = (hits.face >= 0) & (hits.t < 0.5)
     provenance[row[hit], col[hit]] = mesh.face_provenance[floor][hits.face[hit]]

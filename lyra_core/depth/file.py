@@ -34,6 +34,14 @@ class DepthFile:
             raise ConfigError("depth: path: got None, expected a depth file for provider 'file'")
         self.path = Path(cfg.path)
 
+    def check(self, photo: Photo) -> None:
+        """Read the file and compare its shape with the photo's, before a world is begun.
+
+        Raises:
+            InputError: the file cannot be used.
+        """
+        self._read(photo)
+
     def estimate(self, photo: Photo, reading: PhotoReading) -> DepthEstimate:
         """Return the file's depth at the reading's size; holes stay NaN and UNLABELED (or SKY where the photo shows sky).
 

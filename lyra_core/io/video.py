@@ -31,7 +31,7 @@ def write_video(path: Path, frames: Iterable[np.ndarray], *, fps: float = 16, cr
         InputError: no frames, or a frame of another size or type than the first.
         BackendUnavailable: there is no ffmpeg.
     """
-    ffmpeg = _ffmpeg()
+    ffmpeg = require_ffmpeg()
     stream = iter(frames)
     first = next(stream, None)
     if first is None:
@@ -68,7 +68,7 @@ def read_video(path: Path) -> Iterator[np.ndarray]:
         WorldError: the file is missing or not a video.
         BackendUnavailable: there is no ffmpeg.
     """
-    ffmpeg = _ffmpeg()
+    ffmpeg = require_ffmpeg()
     if not path.is_file():
         raise WorldError(f"{path}: missing, expected a video")
     reader = ffmpeg.read_frames(str(path), pix_fmt="rgb24")
@@ -82,7 +82,12 @@ def read_video(path: Path) -> Iterator[np.ndarray]:
         reader.close()
 
 
-def _ffmpeg() -> Any:
+def require_ffmpeg() -> Any:
+    """Return imageio_ffmpeg with a program to run.
+
+    Raises:
+        BackendUnavailable: there is no ffmpeg.
+    """
     try:
         import imageio_ffmpeg
 

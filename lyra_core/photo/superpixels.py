@@ -55,6 +55,8 @@ def compute_superpixels(rgb: np.ndarray, *, count: int = COUNT) -> Superpixels:
     index = slic(lab.astype(np.float32), n_segments=count, compactness=0.06, max_num_iter=6, sigma=0, convert2lab=False,
                  start_label=0, channel_axis=-1).astype(np.int32)
     height, width = index.shape
+    if index.max() == 0:  # pure noise: no region hangs together, so SLIC merges all into one
+        index = _squares(height, width, count)
     area = np.bincount(index.ravel()).astype(np.float64)
     light = cv2.cvtColor(rgb, cv2.COLOR_RGB2LAB)[..., 0].astype(np.float32)
     spread = cv2.GaussianBlur(light * light, (0, 0), 2.5) - cv2.GaussianBlur(light, (0, 0), 2.5) ** 2
@@ -69,6 +71,13 @@ def compute_superpixels(rgb: np.ndarray, *, count: int = COUNT) -> Superpixels:
     usual = np.percentile(contour, 35)  # the texture of the place itself is no obstacle to walking
     step = 0.06 + np.maximum(contour - usual, 0.0) / 8.0 + 0.25 * np.maximum(np.sqrt((difference**2).sum(1)) - 0.3, 0.0)
     return Superpixels(index, area, features, center, edges, affinity, step)
+
+
+def _squares(height: int, width: int, count: int) -> np.ndarray:
+    """Return (H, W) int32 indices of about ``count`` squares."""
+    side = max(1, round((height * width / count) ** 0.5))
+    columns = -(-width // side)
+    return (np.arange(height)[:, None] // side * columns + np.arange(width) // side).astype(np.int32)
 
 
 def _gradient(lab: np.ndarray) -> np.ndarray:
