@@ -47,7 +47,7 @@ from tests.benchmarks.measures import psnr
 PHOTOS = ("p01_living_room.jpg", "p15_corridor.jpg", "p09_london_street.jpg")
 RADII = (0.8, -0.8, 0.5, -0.5, 0.35, -0.35, 0.25, -0.25)
 """Loops tried, until one meets nothing [m]."""
-BARS = {"loop": 40.0, "photo": 25.0, "mesh": 28.0}
+BARS = {"loop": 40.0, "photo": 25.0, "mesh": 28.0, "fused": 28.0}
 """[dB]"""
 LENGTHS = (161, 481, 1601)
 ROUND = 480
@@ -56,8 +56,10 @@ RETRIEVED = 5
 FINE = 2
 """Retrieved frames are checked on every second pixel; coverage by all frames on the retrieval's own grid of every eighth."""
 SEEN_BEFORE = 0.5
-"""A chunk counts as coming back if cached frames truly saw this share of its last view. Elsewhere nobody saw the place yet,
-and points behind its unseen walls are all that the cache has to offer.
+"""A chunk counts as coming back if cached frames truly saw this share of its last view. Elsewhere nobody saw the place yet."""
+TRUE_BAR = 95.0
+"""Of the retrieved frames must truly have seen the place [%]. A late pick may add nothing but points behind a wall that no frame
+saw, or the edge of a surface seen from its other side: the retrieval has one pixel in 8 x 8 and knows no normals.
 """
 OCCLUSION = 0.1
 """A point this much behind the surface still counts as seen [m]: the tolerance of the retrieval itself."""
@@ -85,7 +87,11 @@ def free_loop(estimate: DepthEstimate, world: ExplicitWorld, quality: str) -> tu
 
 
 def loop_closure(path: Path, quality: str) -> dict[str, float]:
-    """Build a world on a closed loop and compare what comes back. The three routes are compared where frame 0 has depth."""
+    """Build a world on a closed loop and compare what comes back.
+
+    The three routes are compared with frame 0 where it has depth; the fused mesh, which leaves gaps where no keyframe looked or
+    looked too flat, also on the pixels where it has a surface.
+    """
     loop, radius = free_loop(*explicit_world(path, quality), quality)
     with tempfile.TemporaryDirectory() as folder:
         save_trajectory(Path(folder) / "loop.npz", loop)
@@ -97,15 +103,20 @@ def loop_closure(path: Path, quality: str) -> dict[str, float]:
         fused = lift_frames(context.keyframes(), cfg=cfg.surface, atlas_side=ATLAS_SIZES[quality], align=False).mesh
         splats = read_splats(world.folder / "splats.ply")
         known, covered = np.isfinite(first.depth), first.provenance == Provenance.SEEN
-        views = {"mesh": WorldView(world.mesh).render(first.camera, first.T_world_camera).rgb,
-                 "fused": WorldView(fused).render(first.camera, first.T_world_camera).rgb,
-                 "splats": render_splats(splats, first.camera, first.T_world_camera)[0]}  # fmt: skip
+        shipped = WorldView(world.mesh).render(first.camera, first.T_world_camera)
+        lifted = WorldView(fused).render(first.camera, first.T_world_camera)
+        drawn = render_splats(splats, first.camera, first.T_world_camera)[0]
+    met = known & np.isfinite(lifted.depth)
     return {
         "radius": radius,
         "loop": psnr(first.rgb, last.rgb),
         "photo": psnr(first.rgb[covered], photo[covered]),
         "covered": 100 * float(covered.mean()),
-        **{name: psnr(rgb[known], first.rgb[known]) for name, rgb in views.items()},
+        "mesh": psnr(shipped.rgb[known], first.rgb[known]),
+        "fused": psnr(lifted.rgb[met], first.rgb[met]),
+        "fused met": 100 * float(met.sum() / known.sum()),
+        "fused all": psnr(lifted.rgb[known], first.rgb[known]),
+        "splats": psnr(drawn[known], first.rgb[known]),
     }
 
 
@@ -179,6 +190,8 @@ def retrieval(walk: Walk, cfg: GenerateCfg) -> dict[str, float]:
         ideal = greedy_coverage(truth[:-1], newest, RETRIEVED)
         for values, choice in ((coverage, rows), (best, ideal), (random, rng.integers(len(truth), size=RETRIEVED).tolist())):
             values.append(float((truth[choice].any(0) | newest).sum() / everything.sum()))
+    if not coverage:
+        raise SystemExit("no chunk of this walk comes back to a place that was seen before; nothing to judge retrieval by")
     return {
         "chunks": chunks - 1,
         "returns": len(coverage),
@@ -216,30 +229,34 @@ def true_visibility(tracer, walk: Walk, ids: list[int], target: Trajectory, stri
 
 def print_closure(rows: dict[str, dict[str, float]]) -> bool:
     """Print the closure table; return whether all bars are kept."""
-    print(f"{'photo':<22}{'radius m':>9}{'last=first':>11}{'photo view':>11}{'covered %':>10}{'mesh':>8}{'fused':>8}{'splats':>8}")
+    columns = {"radius": ("radius m", 2), "loop": ("last=first", 1), "photo": ("photo view", 1), "covered": ("covered %", 1),
+               "mesh": ("mesh", 1), "fused": ("fused", 1), "fused met": ("met %", 1), "fused all": ("fused all", 1),
+               "splats": ("splats", 1)}  # fmt: skip
+    print(f"{'photo':<20}{''.join(f'{head:>11}' for head, _ in columns.values())}")
     kept = True
     for name, r in rows.items():
         missed = [key for key, bar in BARS.items() if not r[key] >= bar]
         kept &= not missed
-        print(f"{name:<22}{r['radius']:>9.2f}{r['loop']:>11.1f}{r['photo']:>11.1f}{r['covered']:>10.1f}{r['mesh']:>8.1f}"
-              f"{r['fused']:>8.1f}{r['splats']:>8.1f}{'  MISSED: ' + ', '.join(missed) if missed else ''}")  # fmt: skip
-    print("PSNR [dB]; bars: " + ", ".join(f"{name} {bar:g}" for name, bar in BARS.items()) + "; photo view on seen pixels,")
-    print("the mesh that ships, the mesh fused from keyframes and the Gaussians at the first pose where frame 0 has depth")
+        cells = "".join(f"{r[key]:>11.{digits}f}" for key, (_, digits) in columns.items())
+        print(f"{name:<20}{cells}{'  MISSED: ' + ', '.join(missed) if missed else ''}")
+    print("PSNR [dB]; bars: " + ", ".join(f"{name} {bar:g}" for name, bar in BARS.items()) + ". Photo view: on seen pixels.")
+    print("At the first pose against frame 0, where it has depth: the mesh that ships; the mesh fused from keyframes, where it has")
+    print("a surface (met) and everywhere (all); the Gaussians.")
     return kept
 
 
 def print_retrieval(rows: list[tuple[str, int, dict[str, float]]]) -> bool:
-    """Print the retrieval table; return whether every retrieved frame truly saw its place."""
+    """Print the retrieval table; return whether the bar is kept."""
     columns = ("chunks", "returns", "cached", "true", "share", "coverage", "of_best", "worst_of_best", "random", "revisits")
     print(f"{'photo':<22}{'frames':>7}{''.join(f'{c:>14}' for c in columns)}{'slowest ms':>12}")
     for name, frames, r in rows:
         cells = "".join(f"{r[c]:>14.1f}" if isinstance(r[c], float) else f"{r[c]:>14}" for c in columns)
-        print(f"{name:<22}{frames:>7}{cells}{1000 * r['seconds']:>12.1f}{'' if r['true'] == 100 else '  MISSED: true'}")
+        print(f"{name:<22}{frames:>7}{cells}{1000 * r['seconds']:>12.1f}{'' if r['true'] >= TRUE_BAR else '  MISSED: true'}")
     print(f"returns: chunks whose last view was seen before, {100 * SEEN_BEFORE:.0f} % or more of it; the rest is over these.")
-    print("true [%]: retrieved frames that truly see some of the chunk's last view; share [%]: how much of it each sees;")
+    print(f"true [%]: retrieved frames that truly see some of the chunk's last view (bar {TRUE_BAR:g}); share [%]: of it, by each;")
     print(f"coverage [%]: of what any cached frame truly sees of it, by the {RETRIEVED} retrieved and newest; of_best: relative")
     print("to the best choice by truth (mean, worst); random: by five random frames; revisits: retrieved from older chunks")
-    return all(r["true"] == 100 for _, _, r in rows)
+    return all(r["true"] >= TRUE_BAR for _, _, r in rows)
 
 
 def main() -> int:
