@@ -237,11 +237,15 @@ class Context:
         last = len(self.path) - 1
         return [self.frame(i) for i in sorted({*range(0, last + 1, KEYFRAME_STRIDE), last})]
 
+    @property
+    def uses_surfaces(self) -> bool:
+        """True if the generator's own surfaces are the world, False if its frames are fused."""
+        return self.cfg.surface.route == "surfaces" or (self.cfg.surface.route == "auto" and is_explicit(self.generator))
+
     def lift(self) -> list[str]:
         """Make mesh, colliders and Gaussians."""
         frames = self.keyframes()
-        use_surfaces = self.cfg.surface.route == "surfaces" or (self.cfg.surface.route == "auto" and is_explicit(self.generator))
-        if use_surfaces:
+        if self.uses_surfaces:
             if not is_explicit(self.generator):
                 raise ConfigError(
                     f"surface: route: got 'surfaces', but generator {self.cfg.generate.generator!r} has none; expected 'fusion'"
@@ -264,7 +268,7 @@ class Context:
         cfg = self.cfg.navigation
         parts = load_collision_parts(self.folder / "collision.glb")
         space = _with_seen_floor(free_space(parts, cfg=cfg), load_surface_mesh(self.folder / "mesh.npz"))
-        check_winding(parts, _free_points(space, cfg.robot_radius))
+        check_winding(parts, _free_points(space, cfg.robot_radius), is_open=not self.uses_surfaces)
         save_free_space(self.folder / "navigation.npz", space)
         save_occupancy_map(self.folder / "occupancy_map", space)
         rng = np.random.default_rng([self.cfg.seed, 17])

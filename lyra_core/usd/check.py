@@ -13,13 +13,18 @@ DIRECTIONS = 64
 """Rays per free point, spread evenly over the sphere."""
 TOLERANCE = 0.005
 """Share of hits on the wrong side that numerical noise at edges may cause."""
+TOLERANCE_OPEN = 0.5
+"""The same for surfaces of frames alone: rays leave through what no frame saw and meet other walls from behind."""
+FEW, FEW_OPEN = 2, 30
+"""So many hits on the wrong side say nothing."""
 
 
-def check_winding(parts: list[CollisionPart], free_points: np.ndarray) -> None:
+def check_winding(parts: list[CollisionPart], free_points: np.ndarray, *, is_open: bool = False) -> None:
     """Refuse colliders whose faces look away from free space.
 
     Casts rays from each free point (N, 3) [m] to all sides; the first face hit must face the ray. A part is judged by its own
-    hits; a floor also by its normals, which point up, and a solid by its volume, whether or not a ray reached them.
+    hits; a floor also by its normals, which point up, and a solid by its volume, whether or not a ray reached them. With
+    ``is_open`` the surfaces may have holes: a part is refused only if most of its hits are from behind.
 
     Raises:
         WorldError: names each inverted part with its share of hits from behind.
@@ -41,6 +46,7 @@ def check_winding(parts: list[CollisionPart], free_points: np.ndarray) -> None:
     # Six times the signed volume of the cone over each face, about the origin.
     volume = np.bincount(owner, (corners[:, 0] * np.cross(corners[:, 1], corners[:, 2])).sum(1), minlength=len(parts))
     upward = np.bincount(owner, normal[:, 2], minlength=len(parts))
+    tolerance, few = (TOLERANCE_OPEN, FEW_OPEN) if is_open else (TOLERANCE, FEW)
     faults = []
     for i, part in enumerate(parts):
         share = wrong[i] / max(total[i], 1)
@@ -48,7 +54,7 @@ def check_winding(parts: list[CollisionPart], free_points: np.ndarray) -> None:
             faults.append(f"{part.name}: its faces point down")
         elif part.kind == "solid" and volume[i] <= 0:
             faults.append(f"{part.name}: the solid is inside out")
-        elif share > TOLERANCE and wrong[i] > 2:
+        elif share > tolerance and wrong[i] > few:
             faults.append(f"{part.name}: {share:.0%} of {total[i]} rays from free space hit it from behind")
     if faults:
         raise WorldError("winding check: expected colliders that face free space; " + "; ".join(faults))
