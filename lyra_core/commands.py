@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -18,7 +18,7 @@ from lyra_core.errors import ConfigError, InputError
 from lyra_core.world import World
 
 if TYPE_CHECKING:
-    from lyra_core.jobs.progress import Progress
+    from lyra_core.jobs.progress import ProgressEvent
 
 _DEFAULTS = WorldCfg()
 
@@ -83,11 +83,8 @@ def create(
         "generate": {"generator": generator, "trajectory": trajectory, "frames": frames, "prompt": prompt},
     }
     cfg = from_dict(_without_none(given), base=_config(config), where="command line")
-    from lyra_core.pipeline import build_world
-
-    with _progress(quiet, as_json) as progress:
-        world = build_world(photo, output, cfg, keep=keep, progress=progress)
-    _say_where(world, quiet, as_json)
+    given = {"photo_path": photo, "folder": output, "cfg": cfg, "keep": keep}
+    _say_where(_run("lyra_core.pipeline:build_world", given, quiet, as_json), quiet, as_json)
 
 
 def extend(
@@ -102,11 +99,8 @@ def extend(
         quiet: Print nothing but errors.
         as_json: Progress as one JSON object per line.
     """
-    from lyra_core.pipeline import extend_world
-
-    with _progress(quiet, as_json) as progress:
-        extended = extend_world(world, trajectory=trajectory, frames=frames, progress=progress)
-    _say_where(extended, quiet, as_json)
+    given = {"folder": world, "trajectory": trajectory, "frames": frames}
+    _say_where(_run("lyra_core.pipeline:extend_world", given, quiet, as_json), quiet, as_json)
 
 
 def revert(world: Positional[Path], *, chunk: int, quiet: Quiet = False, as_json: AsJson = False) -> None:
@@ -118,11 +112,7 @@ def revert(world: Positional[Path], *, chunk: int, quiet: Quiet = False, as_json
         quiet: Print nothing but errors.
         as_json: Progress as one JSON object per line.
     """
-    from lyra_core.pipeline import revert_world
-
-    with _progress(quiet, as_json) as progress:
-        reverted = revert_world(world, chunk=chunk, progress=progress)
-    _say_where(reverted, quiet, as_json)
+    _say_where(_run("lyra_core.pipeline:revert_world", {"folder": world, "chunk": chunk}, quiet, as_json), quiet, as_json)
 
 
 def episodes(
@@ -173,18 +163,36 @@ def _without_none(values: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in pairs if value is not None and value != {}}
 
 
+def _run(target: str, given: dict[str, Any], quiet: bool, as_json: bool) -> World:
+    """Run a pipeline function as a job, show its progress, and stop it at its next step on Ctrl-C."""
+    from lyra_core.jobs.runner import submit
+
+    with _shown(quiet, as_json) as show:
+        job = submit(target, given, on_event=show)
+        try:
+            while not job.wait(0.2):
+                pass
+        except KeyboardInterrupt:
+            job.cancel()
+            job.wait()
+            raise
+        return job.result()
+
+
 @contextmanager
-def _progress(quiet: bool, as_json: bool) -> Iterator[Progress]:
-    """Yield where stages report to: bars on stderr, JSON lines on stdout, or nothing."""
+def _shown(quiet: bool, as_json: bool) -> Iterator[Callable[[ProgressEvent], None]]:
+    """Yield what draws events: bars on stderr, JSON lines on stdout, or nothing."""
     if quiet and as_json:
         raise InputError("--quiet and --json: got both, expected one of them")
-    from lyra_core.jobs.progress import ProgressJson, ProgressNull, ProgressRich
+    from lyra_core.jobs.progress import ProgressJson, ProgressRich
 
-    if quiet or as_json:
-        yield ProgressNull() if quiet else ProgressJson()
+    if quiet:
+        yield lambda event: None
+    elif as_json:
+        yield ProgressJson().show
     else:
         with ProgressRich() as bars:
-            yield bars
+            yield bars.show
 
 
 def _say_where(world: World, quiet: bool, as_json: bool) -> None:

@@ -25,10 +25,10 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple]:
     def world(folder: Path) -> types.SimpleNamespace:
         return types.SimpleNamespace(folder=Path(folder))
 
-    def build_world(photo, folder, cfg, *, keep, progress):
+    def build_world(photo_path, folder, cfg, *, keep, progress):
         progress.stage("photo", 2)
         progress.update(1, "half")
-        seen.append((photo, folder, cfg, keep))
+        seen.append((photo_path, folder, cfg, keep))
         return world(folder)
 
     fake.build_world = build_world

@@ -74,9 +74,10 @@ class ProgressJson(ProgressQueue):
 
     def __init__(self, stream: TextIO | None = None, *, is_cancelled: Callable[[], bool] = lambda: False) -> None:
         self._stream = stream
-        super().__init__(self._write, is_cancelled=is_cancelled)
+        super().__init__(self.show, is_cancelled=is_cancelled)
 
-    def _write(self, event: ProgressEvent) -> None:
+    def show(self, event: ProgressEvent) -> None:
+        """Write an event of a job that runs elsewhere."""
         print(json.dumps(asdict(event)), file=self._stream or sys.stdout, flush=True)
 
 
@@ -92,7 +93,8 @@ class ProgressRich(ProgressQueue):
             TimeElapsedColumn(), TextColumn("{task.fields[message]}"), console=Console(file=stream or sys.stderr),
         )
         self._task: Any = None
-        super().__init__(self._draw, is_cancelled=is_cancelled)
+        self._shown = ""
+        super().__init__(self.show, is_cancelled=is_cancelled)
 
     def __enter__(self) -> ProgressRich:
         self._bars.start()
@@ -103,17 +105,13 @@ class ProgressRich(ProgressQueue):
             self._finish()
         self._bars.stop()
 
-    def stage(self, name: str, total: int) -> None:
-        """Finish the bar before and begin a new one."""
-        self._finish()
-        self._task = self._bars.add_task(name, total=1.0, message="")
-        super().stage(name, total)
+    def show(self, event: ProgressEvent) -> None:
+        """Draw an event of a job that runs elsewhere; an event of another stage begins a new bar."""
+        if self._task is None or event.stage != self._shown:
+            self._finish()
+            self._task, self._shown = self._bars.add_task(event.stage, total=1.0, message=""), event.stage
+        self._bars.update(self._task, completed=event.fraction, message=event.message)
 
     def _finish(self) -> None:
         if self._task is not None:
             self._bars.update(self._task, completed=1.0)
-
-    def _draw(self, event: ProgressEvent) -> None:
-        if self._task is None:
-            self._task = self._bars.add_task(event.stage, total=1.0, message="")
-        self._bars.update(self._task, completed=event.fraction, message=event.message)

@@ -74,15 +74,25 @@ def _bake_walls(
 
 
 def _flat_polygons(plan: Plan) -> list[tuple[str, np.ndarray, Provenance]]:
-    out = [(s.name, s.corners, Provenance.INVENTED if i else Provenance.CONTINUED) for i, s in enumerate(plan.spaces)]
-    return out + [(f"passage_{o.spaces[0]}_{o.spaces[1]}", passage_corners(plan, o), Provenance.INVENTED) for o in plan.openings]
+    """Floor plan of every space. The photo's place is cut at the camera: the triangles of what it sees must not depend on
+    the seed, and the rest does."""
+    place = plan.spaces[0]
+    n = 1 + sum(p == Provenance.SEEN for p in place.edge_provenance)
+    eye = np.zeros((1, 2))
+    ahead, behind = np.concatenate([eye, place.corners[:n]]), np.concatenate([eye, place.corners[n - 1 :], place.corners[:1]])
+    out = [("place", ahead, Provenance.CONTINUED), ("place_behind", behind, Provenance.CONTINUED)]
+    return out + [(space.name, space.corners, Provenance.INVENTED) for space in plan.spaces[1:]]
+
+
+def _passages(plan: Plan) -> list[tuple[str, np.ndarray, Provenance]]:
+    return [(f"passage_{o.spaces[0]}_{o.spaces[1]}", passage_corners(plan, o), Provenance.INVENTED) for o in plan.openings]
 
 
 def _add_floors(
     source: PhotoSource, builder: MeshBuilder, plan: Plan, rng: np.random.Generator, fallback: np.ndarray, grain: float
 ) -> None:
     texture = PlaneTexture(source, height=0.0, label=Label.FLOOR, reach=9.6, texel=0.0125 * grain, rng=rng, fallback=fallback)
-    polygons = [(f"{name}_floor", corners, provenance) for name, corners, provenance in _flat_polygons(plan)]
+    polygons = [(f"{name}_floor", corners, provenance) for name, corners, provenance in _flat_polygons(plan) + _passages(plan)]
     add_plane(builder, texture, polygons, label=Label.FLOOR, height=0.0, texels=(0.006 * grain, 0.04 * grain), up=True)
 
 
@@ -92,7 +102,7 @@ def _add_ceilings(
     height = plan.spaces[0].height
     light = wall + (245 - wall) * 0.6
     texture = PlaneTexture(source, height=height, label=Label.CEILING, reach=6.4, texel=0.025 * grain, rng=rng, fallback=light)
-    polygons = [(f"{name}_ceiling", *rest) for name, *rest in _flat_polygons(plan)[: len(plan.spaces)]]
+    polygons = [(f"{name}_ceiling", *rest) for name, *rest in _flat_polygons(plan)]
     add_plane(builder, texture, polygons, label=Label.CEILING, height=height, texels=(0.01 * grain, 0.05 * grain), up=False)
 
 
