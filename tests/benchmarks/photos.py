@@ -146,7 +146,8 @@ def _say(text: str) -> None:
 def report(rows: list[dict[str, Any]], args: argparse.Namespace, load: float) -> str:
     """Return the printed tables."""
     done = [row for row in rows if "error" not in row]
-    head = f"{len(rows)} photos, quality {args.quality}, seed {args.seed}, {os.cpu_count()} cores, load at start {load:.1f}"
+    head = (f"{len(rows)} photos, quality {args.quality}, seed {args.seed}, {os.cpu_count()} cores, load {load:.1f} at start and "
+            f"{os.getloadavg()[0]:.1f} at the end (above the number of cores, seconds are too long: compare cpu s)")
     pieces = [head, _times(done), _places(done), _qualities(done)]
     if any("physics" in row for row in done):
         from tests.benchmarks.physics_photos import physics_table
