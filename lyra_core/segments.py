@@ -10,25 +10,24 @@ import numpy as np
 from lyra_core.build import WorldBuild
 from lyra_core.camera.formats import load_trajectory
 from lyra_core.camera.trajectories import NEEDS_WAYPOINTS, PRESETS
-from lyra_core.config import FRAME_SIZES, NavigationCfg
+from lyra_core.config import FRAME_SIZES
 from lyra_core.errors import ConfigError, InputError, WorldError
-from lyra_core.generate.base import ExplicitWorld
 from lyra_core.io.files import sha256_file, write_bytes
-from lyra_core.navigation import DiscSpace, GeodesicGraph, free_space, home_island
-from lyra_core.types import Camera, Trajectory
+from lyra_core.navigation import GeodesicGraph, home_island
+from lyra_core.types import Camera, FreeSpace, Trajectory
 
 FRAME_MULTIPLE = 16
 """Video models need sides in multiples of this [px]."""
 
 
-def tour_waypoints(world: ExplicitWorld, start: np.ndarray, cfg: NavigationCfg) -> np.ndarray:
-    """Return waypoints (M, 2) of a walk from ``start`` (2,) through the doors to every space that can be reached."""
-    space = free_space(world.parts, cfg=cfg)
-    graph = GeodesicGraph(DiscSpace(space, cfg.robot_radius))
-    home = np.argwhere(home_island(space, cfg.robot_radius))
+def tour_waypoints(space: FreeSpace, graph: GeodesicGraph, places: np.ndarray, start: np.ndarray, *, radius: float) -> np.ndarray:
+    """Return waypoints (M, 2) of a walk from ``start`` (2,) through the doors to every one of ``places`` (S, 2)."""
+    home = np.argwhere(home_island(space, radius))
     cells = space.origin + (home[:, ::-1] + 0.5) * space.cell
+    if not len(cells):
+        raise InputError(f"navigation: robot_radius: got {radius} m, which fits nowhere in this world; expected a smaller robot")
     here, path = _nearest(cells, start), []
-    for place in world.places[1:]:
+    for place in places:
         goal = _nearest(cells, place)
         path.append(graph.path(graph.field(goal), here)[:, :2])
         here = goal

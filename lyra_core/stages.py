@@ -53,7 +53,7 @@ from lyra_core.segments import frame_size, joined, load_trajectory_copy, tour_wa
 from lyra_core.splats.from_frames import splats_from_frames
 from lyra_core.splats.ply import read_splats, write_splats
 from lyra_core.surface.lift import lift_frames
-from lyra_core.types import Camera, Episode, Frame, FreeSpace, Label, Photo, SurfaceMesh, Trajectory
+from lyra_core.types import Camera, CollisionPart, Episode, Frame, FreeSpace, Label, Photo, SurfaceMesh, Trajectory
 from lyra_core.usd.check import check_winding
 from lyra_core.usd.stage import write_stage
 from lyra_core.usd.validate import validate_stage
@@ -144,7 +144,22 @@ class Context:
     def _tour(self, T_world_camera: np.ndarray) -> np.ndarray:
         if not is_explicit(self.generator):
             return T_world_camera[:2, 3] + np.outer(np.linspace(0.25, 1.5, 6), T_world_camera[:2, 2])
-        return tour_waypoints(self.generator.explicit_world(), T_world_camera[:2, 3], self.cfg.navigation)
+        places, radius = self.generator.explicit_world().places[1:], self.cfg.navigation.robot_radius
+        return tour_waypoints(*self.explicit_routes, places, T_world_camera[:2, 3], radius=radius)
+
+    @cached_property
+    def explicit_routes(self) -> tuple[FreeSpace, GeodesicGraph]:
+        """Free space and shortest paths of the explicit world, which are there before any frame."""
+        return self._routes(self.generator.explicit_world().parts)
+
+    @cached_property
+    def routes(self) -> tuple[FreeSpace, GeodesicGraph]:
+        """Free space and shortest paths of the lifted colliders."""
+        return self.explicit_routes if self.uses_surfaces else self._routes(load_collision_parts(self.folder / "collision.glb"))
+
+    def _routes(self, parts: list[CollisionPart]) -> tuple[FreeSpace, GeodesicGraph]:
+        space = free_space(parts, cfg=self.cfg.navigation)
+        return space, GeodesicGraph(DiscSpace(space, self.cfg.navigation.robot_radius))
 
     @cached_property
     def path(self) -> Trajectory:
@@ -267,12 +282,14 @@ class Context:
         """Find the free space, sample episodes, write the occupancy map."""
         cfg = self.cfg.navigation
         parts = load_collision_parts(self.folder / "collision.glb")
-        space = _with_seen_floor(free_space(parts, cfg=cfg), load_surface_mesh(self.folder / "mesh.npz"))
+        space, graph = self.routes
+        space = _with_seen_floor(space, load_surface_mesh(self.folder / "mesh.npz"))
         check_winding(parts, _free_points(space, cfg.robot_radius), is_open=not self.uses_surfaces)
         save_free_space(self.folder / "navigation.npz", space)
         save_occupancy_map(self.folder / "occupancy_map", space)
         rng = np.random.default_rng([self.cfg.seed, 17])
-        save_episodes(self.folder / "episodes.json.gz", sample_episodes(space, rng, count=cfg.episodes, radius=cfg.robot_radius))
+        episodes = sample_episodes(space, rng, count=cfg.episodes, radius=cfg.robot_radius, graph=graph)
+        save_episodes(self.folder / "episodes.json.gz", episodes)
         return ["navigation.npz", "occupancy_map/map.yaml", "occupancy_map/map.png", "episodes.json.gz"]
 
     def usd(self) -> list[str]:
@@ -355,7 +372,7 @@ class Context:
             space=space,
             views=self._views(),
             episodes=episodes,
-            paths=self._paths(space, episodes),
+            paths=self._paths(episodes),
             numbers=self._build.manifest["statistics"],
             findings=findings,
         )
@@ -372,9 +389,9 @@ class Context:
         views = replace(self.path, T_world_camera=np.stack(poses), K=self.path.K[:1].repeat(len(poses), 0))
         return [self.generator.first_frame(views[i : i + 1]) for i in range(len(poses))]
 
-    def _paths(self, space: FreeSpace, episodes: list[Episode]) -> list[np.ndarray]:
+    def _paths(self, episodes: list[Episode]) -> list[np.ndarray]:
         """Shortest paths of the first episodes, for the map."""
-        graph = GeodesicGraph(DiscSpace(space, self.cfg.navigation.robot_radius))
+        graph = self.routes[1]
         return [graph.path(graph.field(episode.goal[:2]), episode.start[:2]) for episode in episodes[:6]]
 
 

@@ -26,6 +26,8 @@ RATIO_KEPT = 1.1
 """Starts whose geodesic is longer than this times the straight line are always kept (Habitat's geodesic_to_euclid_min_ratio)."""
 GOAL_TRIES = 200
 """Goals without any admissible start in a row before giving up."""
+STARTS_PER_GOAL = 3
+"""Starts drawn per goal: a distance field costs more than all else, and three starts apart are three episodes."""
 SUCCESS_DISTANCE = 0.2
 """Goal radius written to the file [m]."""
 SCENE_ID = "mesh.glb"
@@ -35,11 +37,11 @@ _FIELDS = {"episode_id", "scene_id", "start_position", "start_rotation", "info",
 
 def sample_episodes(
     space: FreeSpace, rng: np.random.Generator, *, count: int, radius: float = 0.3, min_distance: float = 1.0,
-    max_distance: float = 30.0,
+    max_distance: float = 30.0, graph: GeodesicGraph | None = None,
 ) -> list[Episode]:
     """Sample point-goal episodes by Habitat's rules (generate_pointnav_episode).
 
-    Goal and start lie uniformly on the home island; the geodesic distance is within bounds; a start that is nearly
+    Goals lie uniformly on the home island, three starts to a goal; the geodesic distance is within bounds; a start that is nearly
     straight ahead (geodesic / straight line < 1.1) is kept with probability 20 (ratio - 0.98)^2. Instead of ten tries
     per goal the accepted start is drawn directly from its distribution, so an open room costs no more than a maze.
 
@@ -49,6 +51,7 @@ def sample_episodes(
         count: number of episodes.
         radius: robot radius [m].
         min_distance, max_distance: bounds of the geodesic distance [m].
+        graph: of the space for this radius, if there is one already.
 
     Raises:
         InputError: bounds that exclude each other, or a world too small for them.
@@ -56,8 +59,8 @@ def sample_episodes(
     if not 0 < min_distance < max_distance or count < 0 or radius <= 0:
         raise InputError(f"episodes: got count {count}, radius {radius}, distances {min_distance}..{max_distance} m; expected "
                          "count >= 0, radius > 0, 0 < min < max")
-    disc = DiscSpace(space, radius)
-    graph, cells = GeodesicGraph(disc), np.argwhere(home_island(space, radius))
+    graph = graph or GeodesicGraph(DiscSpace(space, radius))
+    cells = np.argwhere(home_island(space, radius))
     episodes: list[Episode] = []
     tries = 0
     while len(episodes) < count:
@@ -65,31 +68,32 @@ def sample_episodes(
             raise InputError(f"episodes: got {len(cells)} cells reachable for a robot of radius {radius} m and no start "
                              f"{min_distance}..{max_distance} m from any of {tries} goals; expected a larger world, a smaller "
                              "robot or wider bounds")
-        pair = _sample_pair(graph, cells, rng, min_distance, max_distance)
-        if pair is None:
-            tries += 1
-            continue
-        tries = 0
-        start, goal, length = pair
-        yaw = float(rng.uniform(0.0, 2.0 * math.pi))
-        episodes.append(Episode(str(len(episodes)), np.append(start, 0.0), yaw, np.append(goal, 0.0), length, radius))
+        found = _sample_goal(graph, cells, rng, min_distance, max_distance, starts=min(STARTS_PER_GOAL, count - len(episodes)))
+        tries = 0 if found else tries + 1
+        for start, goal, length in found:
+            yaw = float(rng.uniform(0.0, 2.0 * math.pi))
+            episodes.append(Episode(str(len(episodes)), np.append(start, 0.0), yaw, np.append(goal, 0.0), length, radius))
     return episodes
 
 
-def _sample_pair(
-    graph: GeodesicGraph, cells: np.ndarray, rng: np.random.Generator, low: float, high: float
-) -> tuple[np.ndarray, np.ndarray, float] | None:
-    """Return start (2,), goal (2,) and path length [m], or None if this goal has no admissible start."""
+def _sample_goal(
+    graph: GeodesicGraph, cells: np.ndarray, rng: np.random.Generator, low: float, high: float, *, starts: int
+) -> list[tuple[np.ndarray, np.ndarray, float]]:
+    """Return up to ``starts`` (start (2,), goal (2,), path length [m]) for one goal; none if no start is admissible."""
     places = graph.disc.centres(cells[:, 0], cells[:, 1])
     goal = places[rng.integers(len(places))]
     field = graph.field(goal, limit=high * 1.03)
     weight = np.cumsum(_acceptance(field, cells, places, low, high))
-    choice = rng.uniform()
+    choices = rng.uniform(size=starts)
     if weight[-1] <= 0:
-        return None
-    start = places[min(int(np.searchsorted(weight, choice * weight[-1], side="right")), len(places) - 1)]
-    length = path_length(graph.path(field, start))
-    return (start, goal, length) if low <= length <= high else None
+        return []
+    out = []
+    for rank in np.searchsorted(weight, choices * weight[-1], side="right"):
+        start = places[min(int(rank), len(places) - 1)]
+        length = path_length(graph.path(field, start))
+        if low <= length <= high:
+            out.append((start, goal, length))
+    return out
 
 
 def _acceptance(field: GeodesicField, cells: np.ndarray, places: np.ndarray, low: float, high: float) -> np.ndarray:

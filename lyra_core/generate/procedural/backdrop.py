@@ -60,8 +60,9 @@ def _horizontal_fov(source: PhotoSource) -> tuple[float, float]:
     e = source.estimate
     rays = e.camera.rays()[:, [0, -1]].reshape(-1, 3) @ e.T_world_camera[:3, :3].T
     level = np.abs(rays[:, 2]) < 1.2 * np.hypot(rays[:, 0], rays[:, 1])
-    azimuth = np.arctan2(rays[:, 1], rays[:, 0])[level]
-    return min(float(azimuth.max()), 1.35), max(float(azimuth.min()), -1.35)
+    azimuth = np.arctan2(rays[:, 1], rays[:, 0])[level if level.any() else slice(None)]
+    # Steep and very long lenses: at least a narrow sector, at most less than half a circle.
+    return float(np.clip(azimuth.max(), 0.1, 1.35)), float(np.clip(azimuth.min(), -1.35, -0.1))
 
 
 def _filled(azimuth: np.ndarray, inverse: np.ndarray, have: np.ndarray) -> np.ndarray:

@@ -22,7 +22,7 @@ def plan_colliders(plan: Plan, strip: WallStrip) -> list[CollisionPart]:
     for number, space in enumerate(plan.spaces):
         provenance = Provenance.INVENTED if number else Provenance.CONTINUED
         parts += _flat(space.name, space.corners, space.height if space.ceiling else None, provenance)
-        parts.append(_walls(plan, strip, number))
+        parts += _walls(plan, strip, number)
     for opening in plan.openings:
         parts += _passage(plan, strip, opening)
     return parts
@@ -44,32 +44,40 @@ def _at(corners: np.ndarray, z: float) -> np.ndarray:
     return np.concatenate([corners, np.full((len(corners), 1), z)], 1).astype(np.float32)
 
 
-def _walls(plan: Plan, strip: WallStrip, number: int) -> CollisionPart:
+def _walls(plan: Plan, strip: WallStrip, number: int) -> list[CollisionPart]:
+    """One shell per provenance: the photo's walls must not change with the seed, those behind its camera do."""
     space = plan.spaces[number]
+    out = []
+    for provenance in sorted(set(space.edge_provenance)):
+        edges = [edge for edge, p in enumerate(space.edge_provenance) if p == provenance]
+        vertices, faces = _merge([quad for edge in edges for quad in _wall_quads(plan, strip, number, edge)])
+        name = f"{space.name}_walls" + ("_behind" if provenance == Provenance.CONTINUED else "")
+        out.append(CollisionPart(name, Label.WALL, "shell", vertices, faces, provenance))
+    return out
+
+
+def _wall_quads(plan: Plan, strip: WallStrip, number: int, edge: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Rectangles of one edge beside and above its openings."""
+    space = plan.spaces[number]
+    start, end = space.corners[edge], space.corners[(edge + 1) % len(space.corners)]
+    length = float(np.hypot(*(end - start)))
+    direction = (end - start) / length
+    top = space.height if space.ceiling else min(WALL_CAP, *(float(s.top.min()) for s in strip.segments))
+    cuts, lintels = [0.0, length], []
+    for opening in plan.openings:
+        if (number, edge) in zip(opening.spaces, opening.edges, strict=True):
+            middle = float((opening.centre - start) @ direction)
+            cuts += [middle - opening.width / 2, middle + opening.width / 2]
+            lintels.append((middle, opening.height))
     quads = []
-    for edge in range(len(space.corners)):
-        start, end = space.corners[edge], space.corners[(edge + 1) % len(space.corners)]
-        length = float(np.hypot(*(end - start)))
-        direction = (end - start) / length
-        top = space.height if space.ceiling else min(WALL_CAP, *(float(s.top.min()) for s in strip.segments))
-        cuts, lintels = [0.0, length], []
-        for opening in plan.openings:
-            if (number, edge) in zip(opening.spaces, opening.edges, strict=True):
-                middle = float((opening.centre - start) @ direction)
-                cuts += [middle - opening.width / 2, middle + opening.width / 2]
-                lintels.append((middle, opening.height))
-        cuts = sorted(np.clip(cuts, 0.0, length))
-        for low, high in itertools.pairwise(cuts):
-            floor: float | None = 0.0
-            for middle, lintel in lintels:
-                if low - 1e-6 <= middle <= high + 1e-6:
-                    floor = lintel
-            if floor is not None and high - low > 1e-6 and floor < top:
-                quads.append(_quad(start + direction * low, start + direction * high, floor, top))
-    vertices, faces = _merge(quads)
-    # The photo's own walls are partly seen, partly continued; the finer label is on the visual mesh.
-    provenance = Provenance.SEEN if number == 0 else Provenance.INVENTED
-    return CollisionPart(f"{space.name}_walls", Label.WALL, "shell", vertices, faces, provenance)
+    for low, high in itertools.pairwise(sorted(np.clip(cuts, 0.0, length))):
+        floor: float | None = 0.0
+        for middle, lintel in lintels:
+            if low - 1e-6 <= middle <= high + 1e-6:
+                floor = lintel
+        if floor is not None and high - low > 1e-6 and floor < top:
+            quads.append(_quad(start + direction * low, start + direction * high, floor, top))
+    return quads
 
 
 def _quad(a: np.ndarray, b: np.ndarray, floor: float, top: float) -> tuple[np.ndarray, np.ndarray]:

@@ -31,7 +31,10 @@ def build_layout(source: PhotoSource, *, indoor: bool, seed: int, atlas_size: in
     """
     plan_rng, floor_rng, ceiling_rng, wall_rng, object_rng = np.random.default_rng([seed, 71]).spawn(5)
     backdrop = backdrop_polyline(source, default_range=4.0 if indoor else 40.0)
-    plan = make_plan(backdrop, indoor=indoor, ceiling_height=source.estimate.ceiling_height, wall_height=6.0, rng=plan_rng)
+    eye_height, ceiling_height = float(source.position[2]), source.estimate.ceiling_height
+    plan = make_plan(
+        backdrop, indoor=indoor, eye_height=eye_height, ceiling_height=ceiling_height, wall_height=6.0, rng=plan_rng
+    )
     place, grain = plan.spaces[0], 2048 / atlas_size
     seen_edges = [i for i, p in enumerate(place.edge_provenance) if p == Provenance.SEEN]
     skylines = [np.full(2, place.height) if indoor else skyline(source, place.corners[i], place.corners[i + 1]) for i in seen_edges]

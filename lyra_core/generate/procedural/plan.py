@@ -10,6 +10,8 @@ from lyra_core.types import Provenance
 
 WALL_THICKNESS = 0.15
 """Between two spaces [m]."""
+HEADROOM = 0.5
+"""A ceiling is at least this far above the camera [m]."""
 DOOR_WIDTH, DOOR_HEIGHT = 1.0, 2.1
 """Indoor doors [m]."""
 
@@ -53,13 +55,19 @@ class Plan:
 
 
 def make_plan(
-    backdrop: np.ndarray, *, indoor: bool, ceiling_height: float | None, wall_height: float, rng: np.random.Generator
+    backdrop: np.ndarray,
+    *,
+    indoor: bool,
+    eye_height: float,
+    ceiling_height: float | None,
+    wall_height: float,
+    rng: np.random.Generator,
 ) -> Plan:
     """Close the backdrop polyline (P, 2) to a room or street, and add what lies behind it.
 
     Everything but the backdrop itself is a function of the seed and of the world, never of a view.
     """
-    height = (ceiling_height or 2.6) if indoor else wall_height
+    height = max(ceiling_height or 2.6, eye_height + HEADROOM) if indoor else wall_height
     place = _close(
         backdrop,
         behind=float(rng.uniform(2.6, 3.6)) if indoor else float(rng.uniform(7.0, 9.0)),
