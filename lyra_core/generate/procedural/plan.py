@@ -10,6 +10,8 @@ from lyra_core.types import Provenance
 
 WALL_THICKNESS = 0.15
 """Between two spaces [m]."""
+LOWEST_CEILING = 2.0
+"""Rooms are made for people, whatever a wrong scale says [m]."""
 HEADROOM = 0.5
 """A ceiling is at least this far above the camera [m]."""
 DOOR_WIDTH, DOOR_HEIGHT = 1.0, 2.1
@@ -67,7 +69,7 @@ def make_plan(
 
     Everything but the backdrop itself is a function of the seed and of the world, never of a view.
     """
-    height = max(ceiling_height or 2.6, eye_height + HEADROOM) if indoor else wall_height
+    height = max(ceiling_height or 2.6, LOWEST_CEILING, eye_height + HEADROOM) if indoor else wall_height
     place = _close(
         backdrop,
         behind=float(rng.uniform(2.6, 3.6)) if indoor else float(rng.uniform(7.0, 9.0)),
