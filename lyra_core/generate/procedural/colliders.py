@@ -6,8 +6,8 @@ import itertools
 
 import numpy as np
 
-from lyra_core.generate.procedural.plan import Opening, Plan
-from lyra_core.generate.procedural.polygons import triangulate
+from lyra_core.generate.procedural.plan import Opening, Plan, wall_foot
+from lyra_core.generate.procedural.polygons import merged, triangulate
 from lyra_core.generate.procedural.strips import WallStrip
 from lyra_core.generate.procedural.walls import passage_corners, passage_height
 from lyra_core.types import CollisionPart, Label, Provenance
@@ -29,6 +29,7 @@ def plan_colliders(plan: Plan, strip: WallStrip) -> list[CollisionPart]:
 
 
 def _flat(name: str, corners: np.ndarray, ceiling: float | None, provenance: Provenance) -> list[CollisionPart]:
+    """Floor and, at a height [m], ceiling over one polygon (K, 2)."""
     faces = triangulate(corners)
     out = [CollisionPart(f"{name}_floor", Label.FLOOR, "shell", _at(corners, 0.0), faces.astype(np.int32), provenance)]
     if ceiling is not None:
@@ -50,7 +51,7 @@ def _walls(plan: Plan, strip: WallStrip, number: int) -> list[CollisionPart]:
     out = []
     for provenance in sorted(set(space.edge_provenance)):
         edges = [edge for edge, p in enumerate(space.edge_provenance) if p == provenance]
-        vertices, faces = _merge([quad for edge in edges for quad in _wall_quads(plan, strip, number, edge)])
+        vertices, faces = merged([quad for edge in edges for quad in _wall_quads(plan, strip, number, edge)])
         name = f"{space.name}_walls" + ("_behind" if provenance == Provenance.CONTINUED else "")
         out.append(CollisionPart(name, Label.WALL, "shell", vertices, faces, provenance))
     return out
@@ -59,42 +60,29 @@ def _walls(plan: Plan, strip: WallStrip, number: int) -> list[CollisionPart]:
 def _wall_quads(plan: Plan, strip: WallStrip, number: int, edge: int) -> list[tuple[np.ndarray, np.ndarray]]:
     """Rectangles of one edge beside and above its openings."""
     space = plan.spaces[number]
-    start, end = space.corners[edge], space.corners[(edge + 1) % len(space.corners)]
+    start, end = space.edge(edge)
     length = float(np.hypot(*(end - start)))
     direction = (end - start) / length
     top = space.height if space.ceiling else min(WALL_CAP, *(float(s.top.min()) for s in strip.segments))
-    cuts, lintels = [0.0, length], []
-    for opening in plan.openings:
-        if (number, edge) in zip(opening.spaces, opening.edges, strict=True):
-            middle = float((opening.centre - start) @ direction)
-            cuts += [middle - opening.width / 2, middle + opening.width / 2]
-            lintels.append((middle, opening.height))
+    gaps = plan.gaps(number, edge)
+    cuts = np.clip([0.0, length, *(end for gap in gaps for end in gap[:2])], 0.0, length)
     quads = []
-    for low, high in itertools.pairwise(sorted(np.clip(cuts, 0.0, length))):
-        floor: float | None = 0.0
-        for middle, lintel in lintels:
-            if low - 1e-6 <= middle <= high + 1e-6:
-                floor = lintel
-        if floor is not None and high - low > 1e-6 and floor < top:
-            quads.append(_quad(start + direction * low, start + direction * high, floor, top))
+    for low, high in itertools.pairwise(sorted(cuts)):
+        foot = wall_foot(gaps, low, high)
+        if foot is not None and high - low > 1e-6 and foot < top:
+            quads.append(_quad(start + direction * low, start + direction * high, foot, top))
     return quads
 
 
-def _quad(a: np.ndarray, b: np.ndarray, floor: float, top: float) -> tuple[np.ndarray, np.ndarray]:
-    vertices = np.array([[*a, floor], [*b, floor], [*b, top], [*a, top]])
+def _quad(a: np.ndarray, b: np.ndarray, foot: float, top: float) -> tuple[np.ndarray, np.ndarray]:
+    """Rectangle over the floor-plan segment from a to b, seen from its left."""
+    vertices = np.array([[*a, foot], [*b, foot], [*b, top], [*a, top]])
     return vertices, np.array([[0, 3, 2], [0, 2, 1]])
-
-
-def _merge(pieces: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
-    offsets = np.concatenate([[0], np.cumsum([len(v) for v, _ in pieces])])
-    faces = np.concatenate([f + o for (_, f), o in zip(pieces, offsets[:-1], strict=True)])
-    return np.concatenate([v for v, _ in pieces]).astype(np.float32), faces.astype(np.int32)
 
 
 def _passage(plan: Plan, strip: WallStrip, opening: Opening) -> list[CollisionPart]:
     corners = passage_corners(plan, opening)
-    name = f"passage_{opening.spaces[0]}_{opening.spaces[1]}"
     height = passage_height(plan, strip, opening)
-    vertices, faces = _merge([_quad(corners[0], corners[1], 0.0, height), _quad(corners[2], corners[3], 0.0, height)])
-    jambs = CollisionPart(f"{name}_walls", Label.WALL, "shell", vertices, faces, Provenance.INVENTED)
-    return [*_flat(name, corners, opening.height, Provenance.INVENTED), jambs]
+    vertices, faces = merged([_quad(corners[0], corners[1], 0.0, height), _quad(corners[2], corners[3], 0.0, height)])
+    jambs = CollisionPart(f"{opening.name}_walls", Label.WALL, "shell", vertices, faces, Provenance.INVENTED)
+    return [*_flat(opening.name, corners, opening.height, Provenance.INVENTED), jambs]

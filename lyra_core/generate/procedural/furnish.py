@@ -8,30 +8,38 @@ from lyra_core.generate.procedural.plan import Plan, Space
 from lyra_core.generate.procedural.solids import Solid
 
 KEEP_CLEAR = 1.3
-"""Around openings [m]."""
+"""Around openings and other copies [m]: two robots pass."""
+NARROWEST = 3.2
+"""Space in which a copy along each wall leaves a way between them [m]."""
+AREA_PER_COPY = 12.0
+"""Floor for each copy [m2]."""
 
 
-def placements(plan: Plan, solids: list[Solid], rng: np.random.Generator) -> list[tuple[int, int, tuple[np.ndarray, np.ndarray]]]:
-    """Choose (space, solid, floor-plan transform) of the copies. The floor stays passable: nothing within 1.3 m of an
-    opening or of another copy, and nothing in a space narrower than 3.2 m.
+def placements(plan: Plan, solids: list[Solid], rng: np.random.Generator) -> list[tuple[int, tuple[np.ndarray, np.ndarray]]]:
+    """Choose the solid and the floor-plan transform (rotation (2, 2), translation (2,) [m]) of each copy.
+
+    The floor stays passable: nothing within KEEP_CLEAR and its own half width of an opening or of another copy, and nothing
+    in a space narrower than NARROWEST.
     """
-    out: list[tuple[int, int, tuple[np.ndarray, np.ndarray]]] = []
+    out: list[tuple[int, tuple[np.ndarray, np.ndarray]]] = []
     usable = [i for i, solid in enumerate(solids) if _is_movable(solid)]
     if not usable:
         return out
     for number, space in enumerate(plan.spaces[1:], start=1):
-        if np.ptp(space.corners, axis=0).min() < 3.2:
+        extent = np.ptp(space.corners, axis=0)
+        if extent.min() < NARROWEST:
             continue
         blocked = [opening.centre for opening in plan.openings if number in opening.spaces]
-        wanted = int(np.clip(np.ptp(space.corners[:, 0]) * np.ptp(space.corners[:, 1]) / 12.0, 2, 10))
+        wanted, placed = int(np.clip(extent.prod() / AREA_PER_COPY, 2, 10)), 0
         for _ in range(4 * wanted):
-            if sum(1 for s, _, _ in out if s == number) >= wanted:
+            if placed == wanted:
                 break
             which = usable[int(rng.integers(len(usable)))]
             place = _against_wall(space, solids[which], rng, blocked)
             if place is not None:
-                out.append((number, which, place[0]))
+                out.append((which, place[0]))
                 blocked.append(place[1])
+                placed += 1
     return out
 
 
@@ -46,14 +54,15 @@ def _is_movable(solid: Solid) -> bool:
 
 
 def _width(solid: Solid) -> float:
+    """Extent along the front [m]."""
     return float(np.ptp((solid.vertices[:, :2] - solid.base) @ np.array([-solid.normal[1], solid.normal[0]])))
 
 
 def _against_wall(
     space: Space, solid: Solid, rng: np.random.Generator, blocked: list[np.ndarray]
 ) -> tuple[tuple[np.ndarray, np.ndarray], np.ndarray] | None:
-    edge = int(rng.integers(len(space.corners)))
-    start, end = space.corners[edge], space.corners[(edge + 1) % len(space.corners)]
+    """Return transform and place (2,) of a copy with its back to a random wall, or None where it does not fit."""
+    start, end = space.edge(int(rng.integers(len(space.corners))))
     length = float(np.hypot(*(end - start)))
     direction = (end - start) / length
     inward = np.array([-direction[1], direction[0]])

@@ -32,12 +32,10 @@ def build_layout(source: PhotoSource, *, indoor: bool, seed: int, atlas_size: in
     plan_rng, floor_rng, ceiling_rng, wall_rng, object_rng = np.random.default_rng([seed, 71]).spawn(5)
     backdrop = backdrop_polyline(source, default_range=4.0 if indoor else 40.0)
     eye_height, ceiling_height = float(source.position[2]), source.estimate.ceiling_height
-    plan = make_plan(
-        backdrop, indoor=indoor, eye_height=eye_height, ceiling_height=ceiling_height, wall_height=6.0, rng=plan_rng
-    )
+    plan = make_plan(backdrop, indoor=indoor, eye_height=eye_height, ceiling_height=ceiling_height, rng=plan_rng)
     place, grain = plan.spaces[0], 2048 / atlas_size
     seen_edges = [i for i, p in enumerate(place.edge_provenance) if p == Provenance.SEEN]
-    skylines = [np.full(2, place.height) if indoor else skyline(source, place.corners[i], place.corners[i + 1]) for i in seen_edges]
+    skylines = [np.full(2, place.height) if indoor else skyline(source, *place.edge(i)) for i in seen_edges]
     solids = lift_obstacles(source)
     source = with_first_hit(source, place, skylines, solids)
     builder = MeshBuilder()
@@ -49,20 +47,20 @@ def build_layout(source: PhotoSource, *, indoor: bool, seed: int, atlas_size: in
     else:
         add_sky(builder, sky_image(source), plan.spaces[1].corners.mean(0))
     add_walls(builder, plan, strip, wall_rng)
-    parts = plan_colliders(plan, strip) + _add_objects(builder, plan, strip, solids, object_rng)
+    parts = plan_colliders(plan, strip) + _add_objects(builder, plan, solids, object_rng)
     return ExplicitWorld(builder.build(atlas_size=atlas_size), parts, plan.places())
 
 
 def _bake_walls(
     source: PhotoSource, builder: MeshBuilder, place: Space, skylines: list[np.ndarray], rng: np.random.Generator, grain: float
 ) -> WallStrip:
+    """Bake one segment per seen edge, in the edges' order, and indoors a piece of bare wall after them."""
     wall = source.estimate.labels == Label.WALL
     fallback = np.median(source.rgb[wall], 0) if wall.any() else np.median(source.rgb.reshape(-1, 3), 0)
     segments = [
         bake_segment(
             source,
-            place.corners[i],
-            place.corners[i + 1],
+            *place.edge(i),
             height=place.height if place.ceiling else None,
             skyline=top,
             finest=0.006 * grain,
@@ -88,7 +86,7 @@ def _flat_polygons(plan: Plan) -> list[tuple[str, np.ndarray, Provenance]]:
 
 
 def _passages(plan: Plan) -> list[tuple[str, np.ndarray, Provenance]]:
-    return [(f"passage_{o.spaces[0]}_{o.spaces[1]}", passage_corners(plan, o), Provenance.INVENTED) for o in plan.openings]
+    return [(o.name, passage_corners(plan, o), Provenance.INVENTED) for o in plan.openings]
 
 
 def _add_floors(
@@ -110,7 +108,7 @@ def _add_ceilings(
 
 
 def _add_objects(
-    builder: MeshBuilder, plan: Plan, strip: WallStrip, seen: list[Solid], rng: np.random.Generator
+    builder: MeshBuilder, plan: Plan, seen: list[Solid], rng: np.random.Generator
 ) -> list[CollisionPart]:
     """Add the photo's objects and their copies in the further spaces; return their colliders."""
     pool = [*seen, *(crate(rng) for _ in range(2))] if not is_furnished(seen) else seen
@@ -119,7 +117,7 @@ def _add_objects(
     for i, solid in enumerate(seen):
         vertices = add_solid(builder, solid, charts[i], f"object_{i}")
         parts.append(_solid_part(f"object_{i}", solid, vertices, Provenance.SEEN))
-    for number, (_, which, transform) in enumerate(placements(plan, pool, rng)):
+    for number, (which, transform) in enumerate(placements(plan, pool, rng)):
         name = f"copy_{number}"
         vertices = add_solid(builder, pool[which], charts[which], name, provenance=Provenance.INVENTED, transform=transform)
         parts.append(_solid_part(name, pool[which], vertices, Provenance.INVENTED))

@@ -1,4 +1,4 @@
-"""Plane polygons: triangulation and clipping to axis-aligned rectangles."""
+"""Plane polygons: triangulation, clipping to axis-aligned rectangles, and joining triangle pieces."""
 
 from __future__ import annotations
 
@@ -15,6 +15,13 @@ def triangulate(corners: np.ndarray) -> np.ndarray:
     area = (b[:, 0] - a[:, 0]) * (c[:, 1] - a[:, 1]) - (b[:, 1] - a[:, 1]) * (c[:, 0] - a[:, 0])
     faces = np.where((area < 0)[:, None], faces[:, ::-1], faces)
     return faces[np.abs(area) > 1e-10]
+
+
+def merged(pieces: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+    """Join pieces (vertices (V, 3), faces (F, 3)) to one mesh: vertices (V, 3) float32, faces (F, 3) int32."""
+    offsets = np.cumsum([0] + [len(vertices) for vertices, _ in pieces[:-1]])
+    faces = np.concatenate([faces + offset for (_, faces), offset in zip(pieces, offsets, strict=True)])
+    return np.concatenate([vertices for vertices, _ in pieces]).astype(np.float32), faces.astype(np.int32)
 
 
 def clip_to_rectangle(triangles: np.ndarray, low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -6,32 +6,31 @@ import numpy as np
 
 from lyra_core.generate.procedural.photo_source import PhotoSource
 from lyra_core.generate.procedural.plan import Space
-from lyra_core.generate.procedural.polygons import triangulate
+from lyra_core.generate.procedural.polygons import merged, triangulate
 from lyra_core.generate.procedural.solids import Solid
 from lyra_core.rays import cast_camera, make_ray_tracer
 from lyra_core.types import Provenance
 
 
 def with_first_hit(source: PhotoSource, place: Space, skylines: list[np.ndarray], solids: list[Solid]) -> PhotoSource:
-    """Return the source with the first-hit depth of the photo's place: floor, ceiling, walls up to their skylines, solids."""
+    """Return the source with the first-hit depth of the photo's place: floor, ceiling, walls up to their skylines, solids.
+
+    skylines: (n,) heights [m] per seen edge, in the edges' order.
+    """
     flat = triangulate(place.corners)
     pieces = [(np.insert(place.corners, 2, 0.0, 1), flat)]
     if place.ceiling:
         pieces.append((np.insert(place.corners, 2, place.height, 1), flat))
-    following = np.roll(place.corners, -1, 0)
     for edge, provenance in enumerate(place.edge_provenance):
         top = skylines[edge] if provenance == Provenance.SEEN and not place.ceiling else np.full(2, place.height)
-        pieces.append(_wall(place.corners[edge], following[edge], top))
+        pieces.append(_wall(*place.edge(edge), top))
     pieces += [(solid.vertices, solid.faces) for solid in solids]
-    offsets = np.concatenate([[0], np.cumsum([len(v) for v, _ in pieces])])
-    tracer = make_ray_tracer(
-        np.concatenate([v for v, _ in pieces]), np.concatenate([f + o for (_, f), o in zip(pieces, offsets[:-1], strict=True)])
-    )
-    hits = cast_camera(tracer, source.estimate.camera, source.estimate.T_world_camera)
+    hits = cast_camera(make_ray_tracer(*merged(pieces)), source.estimate.camera, source.estimate.T_world_camera)
     return source.with_first_hit(hits.t.reshape(source.rgb.shape[:2]))
 
 
 def _wall(start: np.ndarray, end: np.ndarray, top: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Upright strip from start to end (2,) with its upper edge at heights (n,) [m]."""
     n = len(top)
     xy = start + np.linspace(0, 1, n)[:, None] * (end - start)
     vertices = np.concatenate([np.insert(xy, 2, 0.0, 1), np.concatenate([xy, top[:, None]], 1)])

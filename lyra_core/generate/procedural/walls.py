@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 
 from lyra_core.generate.procedural.atlas import MeshBuilder
-from lyra_core.generate.procedural.plan import WALL_THICKNESS, Opening, Plan, Space
+from lyra_core.generate.procedural.plan import WALL_THICKNESS, Opening, Plan, Space, wall_foot
 from lyra_core.generate.procedural.strips import StripSegment, WallStrip
 from lyra_core.types import Label, Provenance
 
@@ -22,7 +22,7 @@ def add_walls(builder: MeshBuilder, plan: Plan, strip: WallStrip, rng: np.random
         offset = 0.0
         for edge in range(len(space.corners)):
             provenance = space.edge_provenance[edge]
-            start, end = space.corners[edge], space.corners[(edge + 1) % len(space.corners)]
+            start, end = space.edge(edge)
             length = float(np.hypot(*(end - start)))
             if provenance == Provenance.SEEN:
                 pieces = [(0.0, length, edge, 0.0, strip.segments[edge].length)]
@@ -31,19 +31,10 @@ def add_walls(builder: MeshBuilder, plan: Plan, strip: WallStrip, rng: np.random
             else:
                 pieces = strip.pieces(offset if number == 0 else float(rng.uniform(0, strip.total)), length)
                 offset += length
-            gaps = [gap for opening in plan.openings if (gap := _gap(opening, number, edge, start, end))]
+            gaps = plan.gaps(number, edge)
             _add_wall(builder, strip, space, start, end, pieces, gaps, part=part, provenance=provenance)
     for opening in plan.openings:
         _add_passage(builder, strip, plan, opening)
-
-
-def _gap(opening: Opening, space: int, edge: int, start: np.ndarray, end: np.ndarray) -> tuple[float, float, float | None] | None:
-    """Interval (from, to, lintel height) that an opening cuts from this edge, or None."""
-    if (space, edge) not in zip(opening.spaces, opening.edges, strict=True):
-        return None
-    direction = (end - start) / np.hypot(*(end - start))
-    middle = float((opening.centre - start) @ direction)
-    return middle - opening.width / 2, middle + opening.width / 2, opening.height
 
 
 def _add_wall(
@@ -58,17 +49,15 @@ def _add_wall(
     part: int,
     provenance: Provenance,
 ) -> None:
+    """Add one edge's panels: its texture pieces (see WallStrip.pieces), cut at the gaps (see Plan.gaps)."""
     direction = (end - start) / np.hypot(*(end - start))
     for a, b, k, at_a, at_b in pieces:
         cuts = sorted({a, b, *(float(np.clip(g, a, b)) for gap in gaps for g in gap[:2])})
         for low, high in itertools.pairwise(cuts):
             if high - low < 1e-6:
                 continue
-            floor = 0.0
-            for g0, g1, lintel in gaps:
-                if g0 - 1e-6 <= low and high <= g1 + 1e-6:
-                    floor = np.inf if lintel is None else lintel
-            if not np.isfinite(floor):
+            foot = wall_foot(gaps, low, high)
+            if foot is None:
                 continue
             along = at_a + (np.array([low, high]) - a) / (b - a) * (at_b - at_a)
             ends = start + np.array([[low], [high]]) * direction
@@ -78,7 +67,7 @@ def _add_wall(
                 strip.charts[k],
                 ends,
                 along,
-                floor,
+                foot,
                 space.height if space.ceiling else None,
                 part=part,
                 provenance=provenance,
@@ -91,22 +80,25 @@ def _add_panel(
     chart: int,
     ends: np.ndarray,
     along: np.ndarray,
-    floor: float,
+    foot: float,
     ceiling: float | None,
     *,
     part: int,
     provenance: Provenance,
 ) -> None:
-    """Add a grid of quads between two floor-plan points, from floor to the ceiling or the segment's skyline."""
+    """Add a grid of quads between two floor-plan points, from its foot to the ceiling or the segment's skyline (ceiling None).
+
+    ends: (2, 2) [m]; along: (2,) positions of both ends in the segment [m]; foot, ceiling: heights [m].
+    """
     length = float(np.hypot(*(ends[1] - ends[0])))
     columns = max(1, int(np.ceil(length / PANEL)))
     if ceiling is None:
         columns = max(columns, min(len(segment.top), 64) if provenance == Provenance.SEEN else columns)
     f = np.linspace(0, 1, columns + 1)
     at = along[0] + f * (along[1] - along[0])
-    top = np.full(columns + 1, ceiling) if ceiling is not None else np.maximum(segment.top_at(at), floor + 0.05)
-    rows = max(1, int(np.ceil((top.max() - floor) / (PANEL if top.max() < 6 else 2 * PANEL))))
-    z = floor + (top - floor)[None, :] * np.linspace(0, 1, rows + 1)[:, None]
+    top = np.full(columns + 1, ceiling) if ceiling is not None else np.maximum(segment.top_at(at), foot + 0.05)
+    rows = max(1, int(np.ceil((top.max() - foot) / (PANEL if top.max() < 6 else 2 * PANEL))))
+    z = foot + (top - foot)[None, :] * np.linspace(0, 1, rows + 1)[:, None]
     xy = ends[0] + f[:, None] * (ends[1] - ends[0])
     vertices = np.concatenate([np.broadcast_to(xy, (rows + 1, columns + 1, 2)), z[..., None]], -1)
     texels = segment.texels(np.broadcast_to(at, z.shape), z)
@@ -129,8 +121,7 @@ def grid_faces(rows: int, columns: int) -> np.ndarray:
 
 def passage_corners(plan: Plan, opening: Opening) -> np.ndarray:
     """Floor rectangle of a passage (4, 2), counter-clockwise: from the first edge outwards through the wall."""
-    space = plan.spaces[opening.spaces[0]]
-    start, end = space.corners[opening.edges[0]], space.corners[(opening.edges[0] + 1) % len(space.corners)]
+    start, end = plan.spaces[opening.spaces[0]].edge(opening.edges[0])
     direction = (end - start) / np.hypot(*(end - start))
     outward = np.array([direction[1], -direction[0]]) * WALL_THICKNESS
     a, b = opening.centre - direction * opening.width / 2, opening.centre + direction * opening.width / 2
@@ -145,8 +136,9 @@ def passage_height(plan: Plan, strip: WallStrip, opening: Opening) -> float:
 
 
 def _add_passage(builder: MeshBuilder, strip: WallStrip, plan: Plan, opening: Opening) -> None:
+    """Add the two jambs of an opening and, below a lintel, its soffit."""
     a, a_out, b_out, b = passage_corners(plan, opening)
-    part = builder.add_part(f"passage_{opening.spaces[0]}_{opening.spaces[1]}")
+    part = builder.add_part(opening.name)
     k = strip.plain if strip.plain is not None else strip.pieces(0.3 * strip.total, 0.5)[0][2]
     segment, chart = strip.segments[k], strip.charts[k]
     height = passage_height(plan, strip, opening)
