@@ -131,6 +131,22 @@ class Photo:
 
 
 @dataclass(frozen=True)
+class RoomBox:
+    """A rectangular room around the camera, in the world frame."""
+
+    yaw: float
+    """Direction of the front wall's normal, left of world x, in [-45, 45] degrees [rad]."""
+    front: float
+    """Distance of the front wall from the camera [m]."""
+    left: float
+    """Distance of the left wall [m]; inf = not in view."""
+    right: float
+    """Distance of the right wall [m]; inf = not in view."""
+    ceiling_height: float | None
+    """Above the floor [m]; None = its edge is not in view."""
+
+
+@dataclass(frozen=True)
 class PhotoReading:
     """What one photo says about its camera and its regions."""
 
@@ -149,6 +165,8 @@ class PhotoReading:
     """Relative standard deviation of the metric scale (log space)."""
     notes: tuple[str, ...] = ()
     """One plain sentence per guess, for the report."""
+    room: RoomBox | None = None
+    """The walls as a rectangular room, where the picture's edges clearly show one."""
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,11 @@ from __future__ import annotations
 import numpy as np
 
 from lyra_core.camera.backdrop import FARTHEST_WALL, NEAREST_WALL, column_centres, down_limits, fit_backdrop, floor_edge
+from lyra_core.camera.room_box import room_wall
 from lyra_core.camera.upright import UprightRays, manhattan_yaw, upright_rays
 from lyra_core.config import DepthCfg
 from lyra_core.depth.ceiling import find_ceiling, smoothed
-from lyra_core.depth.regions import components, standing_only, without_speckle
+from lyra_core.depth.regions import components, standing_only, standing_pieces, without_speckle
 from lyra_core.io.images import resized
 from lyra_core.types import DepthEstimate, Label, Photo, PhotoReading
 
@@ -19,6 +20,8 @@ MAX_FLOOR = 60.0
 """Floor is not measured farther than this [m]."""
 MAX_OBSTACLE_HEIGHT = {"indoor": 2.5, "outdoor": 4.0}
 """Taller things are walls [m]."""
+CLEAR_OF_WALL, CLEAR_OF_KNOWN_WALL = 1.08, 1.02
+"""Obstacles stand at most at 1 / this of the wall's distance; nearer to it where the wall was not placed by the floor's edge."""
 NEAREST_OBSTACLE = 0.6
 """[m]"""
 FLOOR_TRUSTED, LARGEST_OBSTACLE = 0.1, 0.2
@@ -43,10 +46,14 @@ class DepthGeometric:
         read_labels, swallowed = without_swallowers(reading.labels)
         obstacle, floor = read_labels == Label.OBSTACLE, read_labels == Label.FLOOR
         edge = floor_edge(floor, obstacle, rays, right)
-        wall = fit_backdrop(edge, manhattan_yaw(reading.lines, camera, T), **down_limits(kind, h))
+        room = reading.room
+        wall = (fit_backdrop(edge, manhattan_yaw(reading.lines, camera, T), **down_limits(kind, h)) if room is None
+                else room_wall(room, right, h))
         foot = wall_foot(rays, right, wall)
         ahead_of_wall = h / foot
         notes = _notes(edge.down, ahead_of_wall, kind)
+        if room is not None:
+            notes.append("The walls are placed as a rectangular room that the edges of ceiling and corners show.")
         if swallowed:
             notes.append("Hardly any floor is seen between the things: what stands in front is laid on an assumed floor.")
 
@@ -54,14 +61,18 @@ class DepthGeometric:
         ceiling_height, seen = None, False
         if kind == "indoor":
             picture = smoothed(resized(photo.rgb, camera.width, camera.height))
-            ceiling_height, seen = find_ceiling(picture, rays, camera, T, right, wall)
+            ceiling_height, seen = ((room.ceiling_height, True) if room is not None
+                                    else find_ceiling(picture, rays, camera, T, right, wall))
             if ceiling_height is not None:
                 labels[(rays.down < (h - ceiling_height) / ahead_of_wall) & (labels == Label.WALL)] = Label.CEILING
                 notes.append(f"The ceiling height of {ceiling_height:.2f} m is " + ("read from edges." if seen else "a guess."))
-        labels = _short_obstacles(without_speckle(labels), rays, h, foot, MAX_OBSTACLE_HEIGHT[kind])
+        clear = CLEAR_OF_WALL if room is None else CLEAR_OF_KNOWN_WALL
+        labels = _short_obstacles(without_speckle(labels), rays, h, foot, MAX_OBSTACLE_HEIGHT[kind], clear)
         labels = without_speckle(standing_only(labels))
         labels = consistent(labels, rays, foot, h, ceiling_height)
-        depth = layout_depth(labels, rays, foot, h, ceiling_height)
+        standing = labels == Label.OBSTACLE
+        pieces = components(standing, order=rays.down) if room is None else standing_pieces(standing, rays.right, rays.down)
+        depth = layout_depth(labels, rays, foot, h, ceiling_height, pieces)
         return DepthEstimate(depth, labels, camera, T, ceiling_height, "geometric", reading.scale_sigma, tuple(notes))
 
 
@@ -93,13 +104,14 @@ def _layout_labels(labels: np.ndarray, rays: UprightRays, foot: np.ndarray) -> n
     return out
 
 
-def _short_obstacles(labels: np.ndarray, rays: UprightRays, h: float, foot: np.ndarray, tallest: float) -> np.ndarray:
-    """Return labels without obstacles that are not in front of the wall, with the others cut at ``tallest`` [m]."""
+def _short_obstacles(labels: np.ndarray, rays: UprightRays, h: float, foot: np.ndarray, tallest: float,
+                     clear: float) -> np.ndarray:
+    """Return labels without obstacles that are not ``clear`` of the wall, with the others cut at ``tallest`` [m]."""
     out = labels.copy()
     for part in components(labels == Label.OBSTACLE, order=rays.down):
         base = obstacle_foot(part, rays)
         over = part & ~(rays.down > foot)
-        if base < 1.08 * float(np.median(foot[part])):
+        if base < clear * float(np.median(foot[part])):
             out[over] = Label.WALL
             out[part & (rays.down > foot)] = Label.FLOOR
             continue
@@ -126,12 +138,14 @@ def consistent(labels: np.ndarray, rays: UprightRays, foot: np.ndarray, h: float
     return out
 
 
-def layout_depth(labels: np.ndarray, rays: UprightRays, foot: np.ndarray, h: float, ceiling_height: float | None) -> np.ndarray:
+def layout_depth(labels: np.ndarray, rays: UprightRays, foot: np.ndarray, h: float, ceiling_height: float | None,
+                 pieces: list[np.ndarray]) -> np.ndarray:
     """Return (H, W) float32 z-depth [m] of labelled pixels; NaN on sky.
 
     Args:
         foot: (H, W) ``down`` of the wall's foot per pixel.
         h: camera height [m].
+        pieces: (H, W) bool each, what stands at one distance; later ones win.
     """
     with np.errstate(divide="ignore", invalid="ignore"):
         ahead = np.maximum(rays.ahead, 0.05)
@@ -139,7 +153,7 @@ def layout_depth(labels: np.ndarray, rays: UprightRays, foot: np.ndarray, h: flo
         depth = np.where(labels == Label.FLOOR, h / rays.sink, depth)
         if ceiling_height is not None:
             depth = np.where(labels == Label.CEILING, (ceiling_height - h) / -rays.sink, depth)
-        for part in components(labels == Label.OBSTACLE, order=rays.down):
+        for part in pieces:
             distance = max(h / obstacle_foot(part, rays), NEAREST_OBSTACLE)
             depth = np.where(part, np.minimum(distance, h / foot) / ahead, depth)
     return np.where(labels == Label.SKY, np.nan, depth).astype(np.float32)

@@ -14,6 +14,10 @@ from lyra_core.photo.superpixels import Superpixels, density, minimum_cut
 
 _MARGIN = 1.12
 """A base stands at most at 1 / this of the wall's distance."""
+USUAL_FURNITURE = 1.2
+"""Most furniture is lower [m]; the walls show above it."""
+LEAST_RISE = 0.3
+"""Things in front of known walls rise at least this high [m]; skirtings and thresholds do not."""
 MIN_HEIGHT = 0.18
 """Lower things are taken for the floor's texture [m]."""
 MIN_SHARE = 0.0025
@@ -48,6 +52,50 @@ def find_obstacles(regions: Superpixels, rays: UprightRays, floor: np.ndarray, s
         if scene_kind == "indoor" or not _lies_in_floor(part, floor, rays, right, wall):
             out |= _filled(part, sky)
     return out
+
+
+def stand_in_room(regions: Superpixels, rays: UprightRays, floor: np.ndarray, base: np.ndarray, foot: np.ndarray,
+                  camera_height: float) -> np.ndarray:
+    """Return (H, W) bool of obstacles in a room whose walls are known.
+
+    What covers a wall's foot stands, however little of it is in front of the foot; it reaches up as far as the picture does not
+    look like the walls, whose look is taken from above most furniture.
+
+    Args:
+        base: (H, W) bool: what stands on the floor, as far as it is seen in front of the walls' feet.
+        foot: (H, W) ``down`` of the wall's foot behind each pixel.
+    """
+    height = regions.mean_of(camera_height * (1 - rays.down / foot))
+    unlike = _unlike_wall(regions, height)
+    standing = regions.mean_of(base) > 0.5
+    upper = (height > 0) & (height < MAX_HEIGHT["indoor"]) & ~standing
+    odds = unlike + 0.5 - 2.0 * np.maximum(height, 0.0) / USUAL_FURNITURE
+    odds = np.where(standing, np.where(height > -0.12 * camera_height, unlike + 1.0, 3.0), np.where(upper, odds, -6.0))
+    odds = np.where(regions.mean_of(floor) > 0.5, -6.0, odds)
+    found = minimum_cut(odds, regions, smoothness=2.0)[regions.index] & ~floor
+    found = cv2.morphologyEx(found.astype(np.uint8), cv2.MORPH_OPEN, np.ones((5, 5), np.uint8)) > 0
+    out = np.zeros(floor.shape, bool)
+    count, index = cv2.connectedComponents(found.astype(np.uint8), connectivity=4)
+    for i in range(1, count):
+        part = index == i
+        down = rays.down[part & np.isfinite(rays.down)]
+        rises = len(down) > 0 and camera_height * (1 - down.min() / np.percentile(down, 97)) > LEAST_RISE
+        if rises and part.mean() > MIN_SHARE and (part & base).sum() > 0.02 * part.sum():
+            out |= _filled(part, np.zeros_like(part)) & ~floor
+    return out
+
+
+def _unlike_wall(regions: Superpixels, height: np.ndarray) -> np.ndarray:
+    """Return (N,) in [-1.5, 2.5]: how little a region looks like the walls above ``USUAL_FURNITURE``."""
+    wall = (height > USUAL_FURNITURE) & (height < 2 * USUAL_FURNITURE)
+    if not wall.any():
+        return np.zeros(len(regions))
+    points, unlike = np.concatenate([regions.features, regions.center[:, :1]], 1), np.full(len(regions), np.inf)
+    for reach in (0.05, 0.5):  # doors go on right above, plain walls anywhere
+        like = density(points, regions.area * wall, points, np.append(_BANDWIDTH[:4], reach))
+        usual = float(np.median(like[wall]))
+        unlike = np.minimum(unlike, -np.log(np.maximum(like, 1e-9) / max(usual, 1e-9)))
+    return np.clip(unlike - 1.0, -1.5, 2.5)
 
 
 def _filled(part: np.ndarray, sky: np.ndarray) -> np.ndarray:

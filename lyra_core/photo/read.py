@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 
 from lyra_core.camera.backdrop import column_centres, down_limits, fit_backdrop, floor_edge
+from lyra_core.camera.room_box import room_wall
 from lyra_core.camera.upright import UprightRays, rotation_from_down, upright_rays
 from lyra_core.config import PhotoCfg
 from lyra_core.io.images import resized
 from lyra_core.photo.camera import CameraPose, classify_segments, find_camera
+from lyra_core.photo.clutter import lying_flat
 from lyra_core.photo.floor import Floor, find_floor
 from lyra_core.photo.lines import MIN_SEGMENTS, detect_segments, draw_segments
-from lyra_core.photo.obstacles import find_obstacles
+from lyra_core.photo.obstacles import find_obstacles, stand_in_room
+from lyra_core.photo.room import fit_room, level_view, sampled
+from lyra_core.photo.rugs import find_rug
 from lyra_core.photo.scene import scene_odds, straight_border
 from lyra_core.photo.sky import Sky, find_sky
 from lyra_core.photo.superpixels import compute_superpixels
@@ -46,22 +52,34 @@ def read_photo(photo: Photo, cfg: PhotoCfg, *, size: int) -> PhotoReading:
     regions = compute_superpixels(rgb)
     sky = find_sky(regions, rays)
     upright, level = classify_segments(segments, pose, width, height)
-    odds = scene_odds(regions, rays, sky, straight_border(sky.mask, draw_segments(segments, level, width, height)))
+    upright_edges, level_edges = (draw_segments(segments, chosen, width, height) for chosen in (upright, level))
+    odds = scene_odds(regions, rays, sky, straight_border(sky.mask, level_edges))
     scene_kind = cfg.scene if cfg.scene != "auto" else "outdoor" if odds > 0 else "indoor"
     sky_mask = sky.mask if scene_kind == "outdoor" else np.zeros_like(sky.mask)
-    floor = find_floor(regions, rays, sky_mask, draw_segments(segments, upright, width, height))
+    floor = find_floor(regions, rays, sky_mask, upright_edges)
     right = column_centres(rays)
     edge = floor_edge(floor.mask, np.zeros_like(floor.mask), rays, right)
     wall = fit_backdrop(edge, pose.yaw, **down_limits(scene_kind, cfg.camera_height))
-    obstacles = find_obstacles(regions, rays, floor.mask, sky_mask, wall, right, scene_kind=scene_kind,
-                               camera_height=cfg.camera_height)
+    view = level_view(rgb, camera, T_world_camera, right)
+    fit = fit_room(view, edge, wall, pose.yaw, cfg.camera_height) if scene_kind == "indoor" else None
+    room = fit.room if fit is not None and fit.accepted else None
+    if room is None:
+        obstacles = find_obstacles(regions, rays, floor.mask, sky_mask, wall, right, scene_kind=scene_kind,
+                                   camera_height=cfg.camera_height)
+    else:
+        rug = find_rug(view, sampled(floor.mask, view, camera, T_world_camera), room, cfg.camera_height)
+        on_rug = np.zeros_like(floor.mask) if rug is None else rug.contains(rays, cfg.camera_height)
+        foot = np.interp(np.nan_to_num(rays.right), right, room_wall(room, right, cfg.camera_height))
+        flat, standing = lying_flat(regions, rays, floor.mask, foot, upright_edges, level_edges, on_rug)
+        floor = replace(floor, mask=flat)
+        obstacles = stand_in_room(regions, rays, flat, standing, foot, cfg.camera_height)
 
     labels = np.full((height, width), Label.WALL, np.uint8)
     labels[floor.mask], labels[sky_mask], labels[obstacles] = Label.FLOOR, Label.SKY, Label.OBSTACLE
     confidence = _confidence(pose, floor, rays, cfg.camera_height)
     sigma = float(np.hypot(_HEIGHT_SIGMA, _FOCAL_SIGMA[photo.focal_source]))
     notes = _notes(photo, cfg, pose, floor, sky, len(segments.ends), scene_kind, odds)
-    return PhotoReading(camera, T_world_camera, labels, scene_kind, segments.ends, confidence, sigma, notes)
+    return PhotoReading(camera, T_world_camera, labels, scene_kind, segments.ends, confidence, sigma, notes, room)
 
 
 def working_picture(photo: Photo, size: int) -> np.ndarray:
