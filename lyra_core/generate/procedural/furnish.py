@@ -93,7 +93,7 @@ def crate(rng: np.random.Generator) -> Solid:
     texels = np.array([[0, h], [w, h], [w, 0], [0, 0]], float)
     return Solid(
         np.concatenate([front, front - [thickness, 0, 0]]), faces, np.concatenate([texels, texels]), image, 2,
-        np.array([thickness / 2, 0.0]), np.array([1.0, 0.0]), float(thickness),
+        np.array([thickness / 2, 0.0]), np.array([1.0, 0.0]),
     )  # fmt: skip
 
 

@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+
 import cv2
 import numpy as np
 
 from lyra_core.generate.procedural.atlas import MeshBuilder
 from lyra_core.generate.procedural.photo_source import PhotoSource, smooth_extension
 from lyra_core.generate.procedural.polygons import clip_to_rectangle, triangulate
-from lyra_core.generate.procedural.quilt import flattened, quilt_tile
+from lyra_core.generate.procedural.quilt import flattened, quilt_tile, usual_square
 from lyra_core.types import Label, Provenance
 
 CELL = 3.2
 """Side of a texture cell [m]; the tile's period is two cells."""
 PATCH = 0.4
 """Faces of partly seen cells are split this fine, so that provenance follows what was seen [m]."""
+ENOUGH_SHARP, ENOUGH_KNOWN = 150, 60
+"""Texels of a plane below which blurred ones count too, and below which the photo says nothing of its texture."""
+SMALLEST_PATCH = 5
+"""Half side of the smallest exemplar [texel]."""
+BLEND = 0.8
+"""Width over which the tile takes on the colour of the seen part beside it [m]."""
 
 
 class PlaneTexture:
@@ -46,7 +56,8 @@ class PlaneTexture:
         self._tile_mean = self.tile.reshape(-1, 3).astype(np.float64).mean(0).astype(np.float32)
 
     def _grid(self, x0: float, y0: float, side: float, texel: float) -> np.ndarray:
-        """World points (n, n, 3) at texel centres; rows run towards -y... row 0 is the highest y, columns along x."""
+        """World points (n, n, 3) at texel centres of a square with the lower corner (x0, y0); rows run towards -y, columns
+        towards +x."""
         n = round(side / texel)
         x = x0 + (np.arange(n) + 0.5) * texel
         y = y0 + side - (np.arange(n) + 0.5) * texel
@@ -65,24 +76,16 @@ class PlaneTexture:
         """Largest fully seen, sharply seen square patch, (h, w, 3) uint8 at the tile's texel; None if there is none."""
         points = self._grid(0.3, -self._reach, 2 * self._reach, texel)
         colours, known = self._source.sample(points, (self._label,))
-        colours_smooth = cv2.GaussianBlur(colours, (0, 0), 2.0)
         sharp = known & (self._footprint(points) < 3.0 * texel)
-        if sharp.sum() < 150:
+        if sharp.sum() < ENOUGH_SHARP:
             sharp = known
-        if sharp.sum() < 60:
+        if sharp.sum() < ENOUGH_KNOWN:
             return None
-        # Spots unlike the rest (a rug's edge, an unnoticed object, a highlight) would repeat all over the tile.
-        typical = np.median(colours_smooth[sharp], 0)
-        odd = np.abs(colours_smooth - typical).max(-1)
-        usual = (sharp & (odd <= max(12.0, 1.8 * float(np.median(odd[sharp]))))).astype(np.uint8)
-        distance = cv2.distanceTransform(cv2.copyMakeBorder(usual, 1, 1, 1, 1, cv2.BORDER_CONSTANT), cv2.DIST_C, 3)[1:-1, 1:-1]
-        row, column = divmod(int(np.argmax(np.round(distance, 2))), distance.shape[1])
-        half = int(distance[row, column]) - 1
-        if half < 5:
+        row, column, half, usual = usual_square(colours, sharp, spread=1.8)
+        if half < SMALLEST_PATCH:
             return None
-        rows, columns = slice(row - half, row + half + 1), slice(column - half, column + half + 1)
-        patch = colours[rows, columns]
-        return flattened(patch, np.median(colours[usual > 0], 0), contrast=18.0)
+        patch = colours[row - half : row + half + 1, column - half : column + half + 1]
+        return flattened(patch, np.median(colours[usual], 0), contrast=18.0)
 
     def tile_colours(self, points: np.ndarray) -> np.ndarray:
         """Look the tile up at world points (h, w, 3); float32 colours."""
@@ -97,20 +100,18 @@ class PlaneTexture:
         return [(i, j) for i in range(-1, 2 * n) for j in range(-n, n)]
 
     def cell_image(self, x0: float, y0: float, texel: float) -> tuple[np.ndarray, np.ndarray]:
-        """Bake one cell. Returns (n, n, 3) uint8 and known (n, n) bool (seen in the photo)."""
-        margin = 0.8
-        points = self._grid(x0 - margin, y0 - margin, CELL + 2 * margin, texel)
+        """Bake the cell with the lower corner (x0, y0) [m]. Returns (n, n, 3) uint8 and known (n, n) bool (seen in the photo)."""
+        points = self._grid(x0 - BLEND, y0 - BLEND, CELL + 2 * BLEND, texel)
         colours, known = self._source.sample_visible(points)
         tile = self.tile_colours(points)
         if known.any():
             base = smooth_extension(colours, known)
             far = cv2.distanceTransform((~known).astype(np.uint8), cv2.DIST_L2, 3) * texel
-            trust = np.clip(1.0 - far / margin, 0.0, 1.0)[..., None]
+            trust = np.clip(1.0 - far / BLEND, 0.0, 1.0)[..., None]
             tile = tile + (base - self._tile_mean) * trust
             # One texel more than is seen, so that interpolation at the rim of the seen part reads nothing of the seed's.
             tile = np.where(cv2.dilate(known.astype(np.uint8), np.ones((3, 3), np.uint8))[..., None] > 0, colours, tile)
-        cut = round(margin / texel)
-        n = round(CELL / texel)
+        cut, n = round(BLEND / texel), round(CELL / texel)
         window = (slice(cut, cut + n), slice(cut, cut + n))
         return np.clip(np.rint(tile[window]), 0, 255).astype(np.uint8), known[window]
 
@@ -130,11 +131,49 @@ def add_plane(
     texels: finest and coarsest texel of photo-textured cells [m]; up: faces look up (floor) or down (ceiling).
     """
     tile_chart = builder.add_chart(texture.tile)
-    own: dict[tuple[int, int], tuple[int, np.ndarray, float]] = {}
-    low = np.min([corners.min(0) for _, corners, _ in polygons[:1]], 0)
-    high = np.max([corners.max(0) for _, corners, _ in polygons[:1]], 0)
-    for i, j in texture.seen_cells():
-        corner = np.array([i, j]) * CELL
+    seen_cells = _bake_seen_cells(builder, texture, polygons[0][1], texels)
+    for name, corners, provenance in polygons:
+        part = builder.add_part(name)
+        triangles = corners[triangulate(corners)]
+        first, last = np.floor(corners.min(0) / CELL).astype(int), np.floor(corners.max(0) / CELL).astype(int)
+        for index in itertools.product(range(first[0], last[0] + 1), range(first[1], last[1] + 1)):
+            own = seen_cells.get(index)
+            pieces = _seen_pieces(triangles, index, own) if own else _tile_piece(triangles, index, len(texture.tile))
+            for xy, faces, chart_texels, seen in pieces:
+                builder.add(
+                    np.insert(xy, 2, height, 1),
+                    chart_texels,
+                    faces if up else faces[:, ::-1],
+                    chart=own.chart if own else tile_chart,
+                    part=part,
+                    label=label,
+                    provenance=Provenance.SEEN if seen else provenance,
+                )
+
+
+@dataclass(frozen=True)
+class _SeenCell:
+    """A texture cell that shows the photo."""
+
+    chart: int
+    known: np.ndarray
+    """(n, n) bool: seen in the photo; rows towards -y."""
+    texel: float
+    """[m]"""
+
+
+_Piece = tuple[np.ndarray, np.ndarray, np.ndarray, bool]
+"""Floor-plan points (P, 2) [m], faces (F, 3), texels (P, 2) in the chart, and whether the photo saw it."""
+
+
+def _bake_seen_cells(
+    builder: MeshBuilder, texture: PlaneTexture, place: np.ndarray, texels: tuple[float, float]
+) -> dict[tuple[int, int], _SeenCell]:
+    """Give each cell of the photo's place (K, 2) of which the photo shows something a chart; far ones get coarser texels."""
+    out = {}
+    low, high = place.min(0), place.max(0)
+    for index in texture.seen_cells():
+        corner = np.array(index) * CELL
         if (corner > high).any() or (corner + CELL < low).any():
             continue
         distance = float(np.hypot(*np.maximum(np.maximum(corner, -(corner + CELL)), 0.0)))
@@ -142,69 +181,29 @@ def add_plane(
         texel = CELL / round(CELL / texel)
         image, known = texture.cell_image(*corner, texel)
         if known.any():
-            own[i, j] = (builder.add_chart(image), known, texel)
-    for name, corners, provenance in polygons:
-        part = builder.add_part(name)
-        triangles = corners[triangulate(corners)]
-        first, last = np.floor(corners.min(0) / CELL).astype(int), np.floor(corners.max(0) / CELL).astype(int)
-        for i in range(first[0], last[0] + 1):
-            for j in range(first[1], last[1] + 1):
-                cell = own.get((i, j))
-                _add_cell(
-                    builder,
-                    triangles,
-                    (i, j),
-                    cell,
-                    tile_chart,
-                    texture,
-                    part=part,
-                    label=label,
-                    height=height,
-                    up=up,
-                    provenance=provenance,
-                )
+            out[index] = _SeenCell(builder.add_chart(image), known, texel)
+    return out
 
 
-def _add_cell(
-    builder: MeshBuilder,
-    triangles: np.ndarray,
-    index: tuple[int, int],
-    own: tuple[int, np.ndarray, float] | None,
-    tile_chart: int,
-    texture: PlaneTexture,
-    *,
-    part: int,
-    label: Label,
-    height: float,
-    up: bool,
-    provenance: Provenance,
-) -> None:
-    corner = np.array(index) * CELL
-    patches = round(CELL / PATCH) if own else 1
+def _seen_pieces(triangles: np.ndarray, index: tuple[int, int], cell: _SeenCell) -> Iterator[_Piece]:
+    """Cut a seen cell out of triangles (T, 3, 2), patch by patch; a patch is seen if its middle is."""
+    corner, n = np.array(index) * CELL, len(cell.known)
+    patches = round(CELL / PATCH)
     size = CELL / patches
-    for a in range(patches):
-        for b in range(patches):
-            low = corner + np.array([a, b]) * size
-            xy, faces = clip_to_rectangle(triangles, low, low + size)
-            if not len(faces):
-                continue
-            if own:
-                chart, known, texel = own
-                local = (xy - corner) / texel
-                texels = np.stack([local[:, 0], len(known) - local[:, 1]], 1)
-                middle = np.clip(((low + size / 2 - corner) / texel).astype(int), 0, len(known) - 1)
-                seen = known[len(known) - 1 - middle[1], middle[0]]
-            else:
-                n, half = len(texture.tile), len(texture.tile) // 2
-                local = (xy - corner) / CELL * half + (np.array(index) % 2) * half
-                chart, seen, texels = tile_chart, False, np.stack([local[:, 0], n - local[:, 1]], 1)
-            vertices = np.concatenate([xy, np.full((len(xy), 1), height)], 1)
-            builder.add(
-                vertices,
-                texels,
-                faces if up else faces[:, ::-1],
-                chart=chart,
-                part=part,
-                label=label,
-                provenance=Provenance.SEEN if seen else provenance,
-            )
+    for patch in itertools.product(range(patches), repeat=2):
+        low = corner + np.array(patch) * size
+        xy, faces = clip_to_rectangle(triangles, low, low + size)
+        if len(faces):
+            local = (xy - corner) / cell.texel
+            middle = np.clip(((low + size / 2 - corner) / cell.texel).astype(int), 0, n - 1)
+            seen = bool(cell.known[n - 1 - middle[1], middle[0]])
+            yield xy, faces, np.stack([local[:, 0], n - local[:, 1]], 1), seen
+
+
+def _tile_piece(triangles: np.ndarray, index: tuple[int, int], n: int) -> Iterator[_Piece]:
+    """Cut a cell that the photo does not show out of triangles (T, 3, 2); it takes its quarter of the n x n tile."""
+    corner = np.array(index) * CELL
+    xy, faces = clip_to_rectangle(triangles, corner, corner + CELL)
+    if len(faces):
+        local = (xy - corner) / CELL * (n // 2) + (np.array(index) % 2) * (n // 2)
+        yield xy, faces, np.stack([local[:, 0], n - local[:, 1]], 1), False

@@ -7,6 +7,7 @@ import numpy as np
 
 from lyra_core.generate.procedural.atlas import MeshBuilder
 from lyra_core.generate.procedural.photo_source import PhotoSource, smooth_extension
+from lyra_core.generate.procedural.walls import grid_faces
 from lyra_core.types import Label, Provenance
 
 RADIUS = 180.0
@@ -14,7 +15,11 @@ RADIUS = 180.0
 
 
 def sky_image(source: PhotoSource, *, width: int = 768) -> np.ndarray:
-    """Bake the sky, (width / 3, width, 3) uint8: columns are azimuth 180..-180 degrees, rows elevation 90..-10 degrees."""
+    """Bake the sky, (width // 3, width, 3) uint8: columns are azimuth 180..-180 degrees, rows elevation 90..-10 degrees.
+
+    What the photo shows repeats mirrored around the compass and fades into a smooth extension; without any sky in the photo
+    it is a plain blue gradient.
+    """
     height = width // 3
     azimuth = np.pi - (np.arange(width) + 0.5) / width * 2 * np.pi
     elevation = np.deg2rad(90.0 - (np.arange(height) + 0.5) / height * 100.0)
@@ -60,15 +65,9 @@ def add_sky(builder: MeshBuilder, image: np.ndarray, centre: np.ndarray) -> None
     texels = np.empty((rings + 1, sectors + 1, 2))
     texels[..., 0] = np.linspace(0, w, sectors + 1)
     texels[..., 1] = np.linspace(0, h, rings + 1)[:, None]
-    index = np.arange((rings + 1) * (sectors + 1)).reshape(rings + 1, sectors + 1)
-    a, b, c, d = index[:-1, :-1], index[:-1, 1:], index[1:, 1:], index[1:, :-1]
-    faces = np.concatenate(
-        [
-            np.stack([a, d, c], -1)[1:].reshape(-1, 3),
-            np.stack([a, d, c], -1)[:1].reshape(-1, 3),
-            np.stack([a, c, b], -1)[1:].reshape(-1, 3),
-        ]
-    )
+    # At the zenith all vertices of the first row coincide, and half of its faces have no area.
+    empty = slice(rings * sectors, (rings + 1) * sectors)
+    faces = np.delete(grid_faces(rings, sectors), empty, 0)
     builder.add(
         vertices.reshape(-1, 3),
         texels.reshape(-1, 2),

@@ -18,6 +18,10 @@ from lyra_core.types import Label, Provenance
 
 SMALLEST_AREA = 0.0015
 """Share of the picture below which a component is not lifted."""
+LOWEST = 0.1
+"""What stays below this is no obstacle [m]."""
+TOUCHES = 0.06
+"""Outline points below this are put on the floor [m]."""
 NEAREST = 0.6
 """No solid comes nearer to the camera's foot than this [m]; there the robot starts."""
 
@@ -37,11 +41,9 @@ class Solid:
     front_faces: int
     """The first so many faces were seen in the photo."""
     base: np.ndarray
-    """(2,) floor-plan point below the middle of the front."""
+    """(2,) floor-plan point below the middle of the front [m]."""
     normal: np.ndarray
     """(2,) horizontal unit normal of the front, towards the camera."""
-    thickness: float
-    """[m]"""
 
 
 def lift_obstacles(source: PhotoSource) -> list[Solid]:
@@ -125,19 +127,23 @@ def _front_plane(component: np.ndarray, points: np.ndarray, eye: np.ndarray) -> 
 
 
 def _extrude(source: PhotoSource, component: np.ndarray, contour: np.ndarray, points: np.ndarray) -> Solid | None:
+    """Stand a contour (N, 2) [px] up at its contact with the floor and give it thickness; None where that cannot be.
+
+    component: (H, W) bool; points: (H, W, 3) world points of the photo [m].
+    """
     eye = source.position
     plane = _front_plane(component, points, eye[:2])
     if plane is None:
         return None
     point, normal = plane
+    tangent = np.array([-normal[1], normal[0]])
     front = _on_plane(source, contour, point, normal)
     if front is None or np.hypot(*(front[:, :2] - eye[:2]).T).min() < NEAREST:
         return None
-    front = _stood(front, (front[:, :2] - point) @ np.array([-normal[1], normal[0]]))
-    if front[:, 2].max() < 0.1:
-        return None
-    tangent = np.array([-normal[1], normal[0]])
     along = (front[:, :2] - point) @ tangent
+    front = _stood(front, along)
+    if front[:, 2].max() < LOWEST:
+        return None
     thickness = float(np.clip(0.5 * (along.max() - along.min()), 0.15, 0.9))
     distance = float(np.hypot(*(point - eye[:2])))
     # One reach for all lines of sight: the back is the front enlarged about the eye, so no side can fold. Its foot sinks
@@ -147,13 +153,16 @@ def _extrude(source: PhotoSource, component: np.ndarray, contour: np.ndarray, po
     faces, front_faces = _close(np.stack([along, front[:, 2]], 1), vertices)
     image, texels = _front_image(source, component, point, tangent, along, front[:, 2], distance)
     base = point + tangent * (along.max() + along.min()) / 2
-    return Solid(vertices, faces, np.concatenate([texels, texels]), image, front_faces, base, normal, thickness)
+    return Solid(vertices, faces, np.concatenate([texels, texels]), image, front_faces, base, normal)
 
 
 def _stood(front: np.ndarray, along: np.ndarray) -> np.ndarray:
-    """Put the lowest points of an outline (N, 3) on the floor, unless its bottom would then cross its other edges."""
+    """Put the lowest points of an outline (N, 3) on the floor, unless its bottom would then cross its other edges.
+
+    along: (N,) positions of the points along the front [m].
+    """
     stood = front.copy()
-    stood[:, 2] = np.where(front[:, 2] < 0.06, 0.0, front[:, 2])
+    stood[:, 2] = np.where(front[:, 2] < TOUCHES, 0.0, front[:, 2])
     outline = np.stack([along, stood[:, 2]], 1)
     exact = abs(cv2.contourArea(outline.astype(np.float32)))
     return stood if abs(triangulated_area(outline) - exact) <= 0.005 * exact else front
@@ -196,7 +205,14 @@ def _front_image(
     z: np.ndarray,
     distance: float,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Rectify the photo on the front plane. Returns the image and the texel of each contour point (N, 2)."""
+    """Rectify the photo on the front plane.
+
+    point, tangent: (2,) origin and direction of ``along`` on the floor plan; along, z: (N,) contour points on the plane [m];
+    distance: of the plane from the camera [m].
+
+    Returns:
+        image (h, w, 3) uint8 and the texel of each contour point (N, 2).
+    """
     texel = max(0.004, distance / source.estimate.camera.K[0, 0])
     low, high = along.min(), along.max()
     w, h = (int(np.clip(round(extent / texel), 4, 768)) for extent in (high - low, z.max() - z.min()))

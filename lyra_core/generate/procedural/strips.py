@@ -8,9 +8,13 @@ import cv2
 import numpy as np
 
 from lyra_core.generate.procedural.photo_source import PhotoSource, smooth_extension
-from lyra_core.generate.procedural.quilt import flattened, quilt_tile
+from lyra_core.generate.procedural.quilt import flattened, quilt_tile, usual_square
 from lyra_core.types import Label
 
+SMALLEST_PATCH = 8
+"""Half side that a patch of bare wall must exceed [texel]."""
+SKIRTING = 0.08
+"""Height of the skirting board [m]."""
 LOWEST_WALL = 1.8
 """Outdoor walls are at least this high, so that no robot looks over the end of the world [m]."""
 
@@ -73,6 +77,7 @@ def bake_segment(
 
 
 def _distance(source: PhotoSource, start: np.ndarray, end: np.ndarray) -> float:
+    """Horizontal distance of the camera from the nearest of a wall's ends and its middle [m]."""
     return float(min(np.hypot(*(p - source.position[:2])) for p in (start, end, (start + end) / 2)))
 
 
@@ -86,13 +91,19 @@ def _wall_grid(start: np.ndarray, end: np.ndarray, tall: float, w: int, h: int) 
 
 
 def _pixels_per_metre(source: PhotoSource, points: np.ndarray, length: float) -> np.ndarray:
+    """Photo pixels per metre along a wall of some length [m], at its texels (h, w, 3); (h, w)."""
     uv, _ = source.pixels(points)
     step = np.linalg.norm(np.diff(uv, axis=1, append=uv[:, -1:]), axis=-1)
     return step / (length / points.shape[1])
 
 
 def skyline(source: PhotoSource, start: np.ndarray, end: np.ndarray) -> np.ndarray:
-    """Height above which the photo shows sky over a wall, or a little above the frame where it shows none, (n,) [m]."""
+    """Upper edge of a wall as the photo shows it, (n,) heights [m] in even steps along it, between LOWEST_WALL and a limit that
+    grows with the distance.
+
+    Where the wall leaves the picture it goes on by 15 %; columns without wall take their neighbours' by interpolation, and a
+    median of three takes out single spikes.
+    """
     distance, length = _distance(source, start, end), float(np.hypot(*(end - start)))
     tall = float(np.clip(1.2 * distance + 8.0, 10.0, 40.0))
     columns = int(np.clip(length / distance * source.estimate.camera.K[0, 0] / 5, 6, 128))
@@ -169,8 +180,11 @@ def _best_segments(segments: list[StripSegment], *, enough: float = 3.0) -> list
 
 
 def plain_tile(segments: list[StripSegment], *, texel: float, size: int, rng: np.random.Generator) -> np.ndarray | None:
-    """Quilt a tile of bare wall from the largest patch that looks like most of the wall; None if there is none."""
-    best, side = None, 8
+    """Quilt a tile (size, size, 3) of bare wall from the largest patch that looks like most of its wall; None if there is none.
+
+    texel: of the tile [m].
+    """
+    best, side = None, SMALLEST_PATCH
     for segment in segments:
         if segment.known.mean() < 0.2:
             continue
@@ -178,16 +192,7 @@ def plain_tile(segments: list[StripSegment], *, texel: float, size: int, rng: np
         w = max(4, round(segment.length / texel))
         image = cv2.resize(segment.image, (w, h), interpolation=cv2.INTER_AREA).astype(np.float32)
         known = cv2.resize(segment.known.astype(np.uint8), (w, h), interpolation=cv2.INTER_NEAREST) > 0
-        calm = cv2.GaussianBlur(image, (0, 0), 2.0)
-        odd = np.abs(calm - np.median(calm[known], 0)).max(-1) if known.any() else np.full((h, w), 255.0)
-        usual = (
-            (known & (odd < max(12.0, 1.3 * float(np.median(odd[known]))))).astype(np.uint8)
-            if known.any()
-            else known.astype(np.uint8)
-        )
-        distance = cv2.distanceTransform(cv2.copyMakeBorder(usual, 1, 1, 1, 1, cv2.BORDER_CONSTANT), cv2.DIST_C, 3)[1:-1, 1:-1]
-        row, column = divmod(int(np.argmax(np.round(distance, 2))), w)
-        half = int(distance[row, column]) - 1
+        row, column, half, _ = usual_square(image, known, spread=1.3)
         if half > side:
             side = half
             best = image[row - half : row + half + 1, column - half : column + half + 1]
@@ -201,16 +206,16 @@ def plain_segment(tile: np.ndarray, *, texel: float, height: float) -> StripSegm
     n = len(tile)
     rows = (np.arange(round(height / texel)) % n)[::-1]
     image = np.concatenate([tile, tile], 1)[rows].copy()
-    board = max(1, round(0.08 / texel))
+    board = max(1, round(SKIRTING / texel))
     image[-board:] = np.rint(image[-board:] * 0.72).astype(np.uint8)
     return StripSegment(image, np.zeros(image.shape[:2], bool), 2 * n * texel, height, np.full(2, height), 0.0)
 
 
 class WallStrip:
-    """The unrolled wall, reused back and forth: position t [m] runs 0 -> total -> 0 -> ... over the usable segments."""
+    """The unrolled wall, reused back and forth: position t [m] runs 0 -> total -> 0 -> ... over the best segments."""
 
     def __init__(self, segments: list[StripSegment], charts: list[int], *, has_plain: bool = False) -> None:
-        """With has_plain the last segment is bare wall."""
+        """Number the segments by their charts (one each); with has_plain the last segment is bare wall."""
         self.plain = len(segments) - 1 if has_plain else None
         self._use = _best_segments(segments[:-1] if has_plain else segments)
         self.segments, self.charts = segments, charts
@@ -222,7 +227,7 @@ class WallStrip:
         return float(self._bounds[-1])
 
     def plain_pieces(self, length: float) -> list[tuple[float, float, int, float, float]]:
-        """Cut a bare wall of some length [m] into pieces as ``pieces`` does."""
+        """Cut a bare wall of some length [m] into repeats of the bare segment, as ``pieces`` returns them."""
         assert self.plain is not None
         step = self.segments[self.plain].length
         count = int(np.ceil(length / step - 1e-9))

@@ -113,7 +113,10 @@ def _add_panel(
 
 
 def grid_faces(rows: int, columns: int) -> np.ndarray:
-    """Triangles of a grid of (rows + 1) x (columns + 1) vertices, seen from the left of the column direction."""
+    """Triangles (2 rows columns, 3) of a grid of (rows + 1) x (columns + 1) vertices: the lower ones of all cells, then the upper.
+
+    With columns along a wall's edge and rows upwards they face its left side.
+    """
     index = np.arange((rows + 1) * (columns + 1)).reshape(rows + 1, columns + 1)
     a, b, c, d = index[:-1, :-1], index[:-1, 1:], index[1:, 1:], index[1:, :-1]
     return np.concatenate([np.stack([a, d, c], -1).reshape(-1, 3), np.stack([a, c, b], -1).reshape(-1, 3)])
