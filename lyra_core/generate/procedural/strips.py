@@ -13,6 +13,8 @@ from lyra_core.types import Label
 
 SMALLEST_PATCH = 8
 """Half side that a patch of bare wall must exceed [texel]."""
+STRANGE = 12.0
+"""A patch whose colour is this far from the wall's counts as one e-th of its size [grey levels]."""
 SKIRTING = 0.08
 """Height of the skirting board [m]."""
 LOWEST_WALL = 1.8
@@ -184,28 +186,40 @@ def plain_tile(segments: list[StripSegment], *, texel: float, size: int, rng: np
 
     texel: of the tile [m].
     """
-    best, side = None, SMALLEST_PATCH
-    for segment in segments:
-        if segment.known.mean() < 0.2:
-            continue
-        h = max(4, round(segment.height / texel))
-        w = max(4, round(segment.length / texel))
-        image = cv2.resize(segment.image, (w, h), interpolation=cv2.INTER_AREA).astype(np.float32)
-        known = cv2.resize(segment.known.astype(np.uint8), (w, h), interpolation=cv2.INTER_NEAREST) > 0
+    seen = [_resampled(segment, texel) for segment in segments if segment.known.mean() >= 0.2]
+    if not seen:
+        return None
+    typical = np.median(np.concatenate([image[known] for image, known in seen]), 0)
+    best, rating = None, 0.0
+    for image, known in seen:
         row, column, half, _ = usual_square(image, known, spread=1.3)
-        if half > side:
-            side = half
-            best = image[row - half : row + half + 1, column - half : column + half + 1]
+        if half <= SMALLEST_PATCH:
+            continue
+        patch = image[row - half : row + half + 1, column - half : column + half + 1]
+        # A shelf's side or a lawn in a window can be the largest bare patch; most of the wall is paint.
+        strange = float(np.abs(np.median(patch.reshape(-1, 3), 0) - typical).max())
+        score = half * float(np.exp(-((strange / STRANGE) ** 2)))
+        if score > rating:
+            best, rating = patch, score
     if best is None:
         return None
     return quilt_tile(flattened(best, np.median(best.reshape(-1, 3), 0), contrast=4.0, coarsest=1.5), size, rng)
 
 
+def _resampled(segment: StripSegment, texel: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return a segment's image (h, w, 3) float32 and what of it is known (h, w) bool at another texel size [m]."""
+    h, w = max(4, round(segment.height / texel)), max(4, round(segment.length / texel))
+    image = cv2.resize(segment.image, (w, h), interpolation=cv2.INTER_AREA).astype(np.float32)
+    return image, cv2.resize(segment.known.astype(np.uint8), (w, h), interpolation=cv2.INTER_NEAREST) > 0
+
+
 def plain_segment(tile: np.ndarray, *, texel: float, height: float) -> StripSegment:
-    """Return a piece of bare wall with a skirting board, for rooms nobody saw."""
+    """Return a piece of bare wall with a skirting board, darker towards floor and ceiling, for rooms nobody saw."""
     n = len(tile)
     rows = (np.arange(round(height / texel)) % n)[::-1]
-    image = np.concatenate([tile, tile], 1)[rows].copy()
+    z = (np.arange(len(rows))[::-1] + 0.5) * texel
+    shade = 1.0 - 0.10 * np.exp(-z / 0.35) - 0.06 * np.exp(-(height - z) / 0.25)
+    image = np.rint(np.concatenate([tile, tile], 1)[rows] * shade[:, None, None]).astype(np.uint8)
     board = max(1, round(SKIRTING / texel))
     image[-board:] = np.rint(image[-board:] * 0.72).astype(np.uint8)
     return StripSegment(image, np.zeros(image.shape[:2], bool), 2 * n * texel, height, np.full(2, height), 0.0)
