@@ -11,10 +11,9 @@ from typing import Any
 from lyra_core import segments, stages
 from lyra_core.backends import DEPTH_PROVIDERS, resolve
 from lyra_core.build import WorldBuild, package_versions
-from lyra_core.camera.trajectories import check_frame_count
+from lyra_core.camera.trajectories import CHUNK_FRAMES, check_frame_count
 from lyra_core.config import WorldCfg, check_limits, from_dict, to_dict
 from lyra_core.errors import Cancelled, ConfigError, LyraError, WorldError
-from lyra_core.generate.loop import CHUNK_FRAMES
 from lyra_core.io.files import sha256_file
 from lyra_core.io.video import require_ffmpeg
 from lyra_core.jobs.progress import Progress, ProgressNull
@@ -121,8 +120,12 @@ def revert_world(folder: Path, *, chunk: int, progress: Progress | None = None) 
     return _make(build, cfg, photo=None, keep="all", progress=progress or ProgressNull())
 
 
-def _make(build: WorldBuild, cfg: WorldCfg, *, photo: Any, keep: str, progress: Progress) -> World:
-    """Run every stage that is not done. Read this to know what a world is made of."""
+def _make(build: WorldBuild, cfg: WorldCfg, *, photo: Photo | None, keep: str, progress: Progress) -> World:
+    """Run every stage that is not done. Read this to know what a world is made of.
+
+    ``inputs`` are the settings that decide a stage, ``after`` the stages whose files it reads; a stage runs again when either
+    or its ``version`` has changed. photo: None where the folder already holds it.
+    """
     build.reopen()
     run = _StageRunner(build, progress)
     context = stages.Context(build.folder, cfg, photo, build)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 
@@ -16,10 +17,11 @@ from lyra_core.build import WorldBuild
 from lyra_core.camera.collision import keep_clear
 from lyra_core.camera.formats import load_trajectory, relative_to, save_trajectory
 from lyra_core.camera.se3 import from_yaw_pitch
-from lyra_core.camera.trajectories import make_trajectory
+from lyra_core.camera.trajectories import CHUNK_FRAMES, make_trajectory
 from lyra_core.config import ATLAS_SIZES, WORKING_SIZES, WorldCfg
-from lyra_core.errors import ConfigError, InputError
-from lyra_core.generate.loop import CHUNK_FRAMES, Chunk, generate_chunks
+from lyra_core.errors import InputError
+from lyra_core.generate.base import ExplicitGenerator
+from lyra_core.generate.loop import Chunk, generate_chunks
 from lyra_core.io.files import write_json
 from lyra_core.io.images import resized
 from lyra_core.io.meshes import (
@@ -35,17 +37,17 @@ from lyra_core.memory.cache import FrameCache
 from lyra_core.navigation import (
     DiscSpace,
     GeodesicGraph,
+    free_points,
     free_space,
     free_space_stats,
-    home_island,
     load_episodes,
     load_free_space,
     sample_episodes,
     save_episodes,
     save_free_space,
     save_occupancy_map,
+    with_seen_floor,
 )
-from lyra_core.navigation.freespace import NO_FLOOR
 from lyra_core.photo.read import read_photo
 from lyra_core.rays import make_ray_tracer
 from lyra_core.report import ReportInputs, write_report
@@ -53,13 +55,17 @@ from lyra_core.segments import frame_size, joined, load_trajectory_copy, tour_wa
 from lyra_core.splats.from_frames import splats_from_frames
 from lyra_core.splats.ply import read_splats, write_splats
 from lyra_core.surface.lift import lift_frames
-from lyra_core.types import Camera, CollisionPart, Episode, Frame, FreeSpace, Label, Photo, SurfaceMesh, Trajectory
+from lyra_core.types import Camera, CollisionPart, DepthEstimate, Episode, Frame, FreeSpace, Photo, PhotoReading, Trajectory
 from lyra_core.usd.check import check_winding
 from lyra_core.usd.stage import write_stage
 from lyra_core.usd.validate import validate_stage
 
 KEYFRAME_STRIDE = 4
-"""Every n-th frame is lifted to Gaussians."""
+"""Every n-th frame is lifted."""
+EPISODE_STREAM = 17
+"""Sets the episodes' random stream apart from the other streams of a seed."""
+GENERATE_INPUTS = ("generator", "prompt", "memory", "retrieved_frames", "cache_stride", "point_subsampling")
+"""Settings of GenerateCfg that decide a chunk's frames; the camera path counts by its own numbers."""
 
 
 class Context:
@@ -86,7 +92,7 @@ class Context:
         return build_files.save_estimate(self.folder, reading, provider.estimate(self.photo_file, reading))
 
     @cached_property
-    def reading_and_estimate(self) -> tuple[Any, Any]:
+    def reading_and_estimate(self) -> tuple[PhotoReading, DepthEstimate]:
         """PhotoReading and DepthEstimate as stored."""
         return build_files.load_estimate(self.folder)
 
@@ -191,10 +197,7 @@ class Context:
                 after=("photo", "estimate", "layout", *names[-1:]),
                 steps=CHUNK_FRAMES,
                 inputs={
-                    "generate": {
-                        key: settings["generate"][key]
-                        for key in ("generator", "prompt", "memory", "retrieved_frames", "cache_stride", "point_subsampling")
-                    },
+                    "generate": {key: settings["generate"][key] for key in GENERATE_INPUTS},
                     "seed": self.cfg.seed,
                     "cameras": self._camera_digest(index),
                 },
@@ -202,19 +205,12 @@ class Context:
             names.append(name)
         return tuple(names)
 
-    def _camera_digest(self, index: int) -> list[float]:
-        """The chunk's camera path as rounded numbers, so that the hash survives a file round trip."""
+    def _camera_digest(self, index: int) -> str:
+        """Hash of the chunk's cameras, to the micrometre, so that it survives a file round trip."""
         chunk = self.path[index * CHUNK_FRAMES : 1 + (index + 1) * CHUNK_FRAMES]
-        return [
-            round(float(x), 6)
-            for x in (
-                *chunk.T_world_camera.sum(0).ravel(),
-                *chunk.K.sum(0).ravel(),
-                chunk.width,
-                chunk.height,
-                *(chunk.T_world_camera[:, :3, 3] * np.arange(1, len(chunk) + 1)[:, None]).sum(0),
-            )
-        ]
+        numbers = np.concatenate([chunk.T_world_camera.ravel(), chunk.K.ravel(), [chunk.width, chunk.height]])
+        # Adding 0 turns -0 into 0: equal numbers, other bytes.
+        return hashlib.sha256((np.round(numbers, 6) + 0.0).tobytes()).hexdigest()
 
     def _chunks_from(self, index: int) -> Iterator[Chunk]:
         cfg = self.cfg.generate
@@ -261,10 +257,6 @@ class Context:
         """Make mesh, colliders and Gaussians."""
         frames = self.keyframes()
         if self.uses_surfaces:
-            if not is_explicit(self.generator):
-                raise ConfigError(
-                    f"surface: route: got 'surfaces', but generator {self.cfg.generate.generator!r} has none; expected 'fusion'"
-                )
             world = self.generator.explicit_world()
             mesh, parts, notes = world.mesh, world.parts, ()
         else:
@@ -283,11 +275,11 @@ class Context:
         cfg = self.cfg.navigation
         parts = load_collision_parts(self.folder / "collision.glb")
         space, graph = self.routes
-        space = _with_seen_floor(space, load_surface_mesh(self.folder / "mesh.npz"))
-        check_winding(parts, _free_points(space, cfg.robot_radius), is_open=not self.uses_surfaces)
+        space = with_seen_floor(space, load_surface_mesh(self.folder / "mesh.npz"))
+        check_winding(parts, free_points(space, cfg.robot_radius), is_open=not self.uses_surfaces)
         save_free_space(self.folder / "navigation.npz", space)
         save_occupancy_map(self.folder / "occupancy_map", space)
-        rng = np.random.default_rng([self.cfg.seed, 17])
+        rng = np.random.default_rng([self.cfg.seed, EPISODE_STREAM])
         episodes = sample_episodes(space, rng, count=cfg.episodes, radius=cfg.robot_radius, graph=graph)
         save_episodes(self.folder / "episodes.json.gz", episodes)
         return ["navigation.npz", "occupancy_map/map.yaml", "occupancy_map/map.png", "episodes.json.gz"]
@@ -325,13 +317,11 @@ class Context:
         return str(getattr(self.generator, "licence", "Apache-2.0, no weights"))
 
     def video(self) -> list[str]:
-        """Encode the frames and write the captions."""
+        """Encode the frames, and write the prompt under each chunk's first frame, as Lyra's caption files have it."""
         write_video(self.folder / "video.mp4", (self.frame(i).rgb for i in range(len(self.path))))
-        captions = {
-            str(1 if k else 0) if k == 0 else str(80 * k + 1): self.cfg.generate.prompt
-            for k in range((len(self.path) - 1) // CHUNK_FRAMES)
-        }
-        write_json(self.folder / "captions.json", captions)
+        chunks = (len(self.path) - 1) // CHUNK_FRAMES
+        firsts = [1 + k * CHUNK_FRAMES if k else 0 for k in range(chunks)]
+        write_json(self.folder / "captions.json", {str(first): self.cfg.generate.prompt for first in firsts})
         return ["video.mp4", "captions.json"]
 
     def describe(self) -> None:
@@ -380,14 +370,14 @@ class Context:
         return ["report.html", "preview.png"]
 
     def _views(self) -> list[Frame]:
-        """Six views: along the path, or for an explicit world the photo's own, turned by 90 degrees each, and further spaces."""
+        """Six views: along the path, or of an explicit world the photo's own, three by quarter turns, and two further spaces."""
         if not is_explicit(self.generator):
             return [self.frame(int(i)) for i in np.linspace(0, len(self.path) - 1, 6).round()]
         eye, places = self.path.T_world_camera[0, :3, 3], self.generator.explicit_world().places
-        poses = [self.path.T_world_camera[0], *(from_yaw_pitch(eye, yaw, -0.1) for yaw in (np.pi / 2, np.pi, -np.pi / 2))]
-        poses += [from_yaw_pitch(np.append(places[i], eye[2]), 0.5, -0.1) for i in (1, len(places) - 1)]
-        views = replace(self.path, T_world_camera=np.stack(poses), K=self.path.K[:1].repeat(len(poses), 0))
-        return [self.generator.first_frame(views[i : i + 1]) for i in range(len(poses))]
+        T = [self.path.T_world_camera[0], *(from_yaw_pitch(eye, yaw, -0.1) for yaw in (np.pi / 2, np.pi, -np.pi / 2))]
+        T += [from_yaw_pitch(np.append(places[i], eye[2]), 0.5, -0.1) for i in (1, len(places) - 1)]
+        views = replace(self.path, T_world_camera=np.stack(T), K=self.path.K[:1].repeat(len(T), 0))
+        return [self.generator.first_frame(views[i : i + 1]) for i in range(len(views))]
 
     def _paths(self, episodes: list[Episode]) -> list[np.ndarray]:
         """Shortest paths of the first episodes, for the map."""
@@ -395,30 +385,6 @@ class Context:
         return [graph.path(graph.field(episode.goal[:2]), episode.start[:2]) for episode in episodes[:6]]
 
 
-def is_explicit(generator: Any) -> bool:
+def is_explicit(generator: Any) -> TypeGuard[ExplicitGenerator]:
     """True if the generator has one explicit world."""
     return hasattr(generator, "restore")
-
-
-
-def _with_seen_floor(space: FreeSpace, mesh: SurfaceMesh) -> FreeSpace:
-    """Take each cell's provenance from the visual floor below it: finer than one label per collider."""
-    floor = mesh.face_label == Label.FLOOR
-    row, col = np.nonzero(space.provenance != NO_FLOOR)
-    origins = np.empty((len(row), 3), np.float32)
-    origins[:, 0], origins[:, 1] = space.origin[0] + (col + 0.5) * space.cell, space.origin[1] + (row + 0.5) * space.cell
-    origins[:, 2] = 0.1
-    down = np.broadcast_to(np.array([0, 0, -1], np.float32), origins.shape)
-    hits = make_ray_tracer(mesh.vertices, mesh.faces[floor]).cast(origins, down)
-    provenance = space.provenance.copy()
-    hit = (hits.face >= 0) & (hits.t < 0.5)
-    provenance[row[hit], col[hit]] = mesh.face_provenance[floor][hits.face[hit]]
-    return replace(space, provenance=provenance)
-
-
-def _free_points(space: Any, radius: float) -> np.ndarray:
-    """Up to 200 points (N, 3) half a metre above traversable cells."""
-    cells = np.argwhere(home_island(space, radius))
-    cells = cells[:: max(1, len(cells) // 200)]
-    xy = space.origin + (cells[:, ::-1] + 0.5) * space.cell
-    return np.concatenate([xy, np.full((len(xy), 1), 0.5)], 1)

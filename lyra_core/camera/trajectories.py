@@ -14,8 +14,8 @@ from lyra_core.camera.se3 import from_yaw_pitch
 from lyra_core.errors import ConfigError
 from lyra_core.types import Camera, Trajectory
 
-CHUNK = 80
-"""Frames per generated chunk; a trajectory has 1 + 80 k."""
+CHUNK_FRAMES = 80
+"""New frames per generated chunk; a trajectory has 1 + 80 k."""
 DENSE = 2000
 """Samples along a waypoint path before it is re-timed."""
 METRES_PER_RADIAN = 0.6
@@ -28,8 +28,8 @@ def check_frame_count(frames: int) -> None:
     Raises:
         ConfigError: another number; the nearest valid one is named.
     """
-    if frames < 1 + CHUNK or (frames - 1) % CHUNK:
-        nearest = 1 + CHUNK * max(1, round((frames - 1) / CHUNK))
+    if frames < 1 + CHUNK_FRAMES or (frames - 1) % CHUNK_FRAMES:
+        nearest = 1 + CHUNK_FRAMES * max(1, round((frames - 1) / CHUNK_FRAMES))
         raise ConfigError(f"frames: got {frames}, expected 1 + 80 k; nearest is {nearest}")
 
 

@@ -8,14 +8,12 @@ from typing import Protocol
 
 import numpy as np
 
+from lyra_core.camera.trajectories import CHUNK_FRAMES
 from lyra_core.config import GenerateCfg
 from lyra_core.errors import InputError
 from lyra_core.generate.base import ChunkRequest, Generator
 from lyra_core.io.images import decode_depth, encode_depth
 from lyra_core.types import Frame, Trajectory
-
-CHUNK_FRAMES = 80
-"""New frames per chunk."""
 
 FrameDepth = Callable[[Frame | None, Sequence[Frame]], Sequence[np.ndarray]]
 """Depth for a generator that makes none: (the newest frame before, new frames) -> one (H, W) float32 z-depth [m] per frame."""

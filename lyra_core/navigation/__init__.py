@@ -3,7 +3,15 @@
 from lyra_core.navigation.disc import DiscSpace
 from lyra_core.navigation.episodes import load_episodes, sample_episodes, save_episodes
 from lyra_core.navigation.files import load_free_space, save_free_space
-from lyra_core.navigation.freespace import area_by_provenance, free_space, free_space_stats, home_island, islands
+from lyra_core.navigation.freespace import (
+    area_by_provenance,
+    free_points,
+    free_space,
+    free_space_stats,
+    home_island,
+    islands,
+    with_seen_floor,
+)
 from lyra_core.navigation.geodesic import GeodesicField, GeodesicGraph
 from lyra_core.navigation.occupancy import save_occupancy_map
 
@@ -12,6 +20,7 @@ __all__ = [
     "GeodesicField",
     "GeodesicGraph",
     "area_by_provenance",
+    "free_points",
     "free_space",
     "free_space_stats",
     "home_island",
@@ -22,4 +31,5 @@ __all__ = [
     "save_episodes",
     "save_free_space",
     "save_occupancy_map",
+    "with_seen_floor",
 ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from scipy import ndimage
 
@@ -9,7 +11,7 @@ from lyra_core.config import NavigationCfg
 from lyra_core.errors import WorldError
 from lyra_core.navigation.rasterise import footprint
 from lyra_core.rays import make_ray_tracer
-from lyra_core.types import CollisionPart, FreeSpace, Provenance
+from lyra_core.types import CollisionPart, FreeSpace, Label, Provenance, SurfaceMesh
 
 MAX_SLOPE = np.cos(np.radians(45.0))
 """Least vertical component of a floor's unit normal (Habitat's 45 degrees)."""
@@ -19,6 +21,8 @@ MAX_CELLS = 40_000_000
 """Largest grid; more means that the geometry or the cell size is wrong by its units."""
 NEAR_CAMERA = 1.0
 """A photo taken over a bench stands on no traversable cell; the nearest one within this distance counts [m]."""
+LOOK_FROM, LOOK_DOWN = 0.1, 0.5
+"""The visual floor of a cell is looked for from this height, this far down [m]."""
 
 
 def free_space(parts: list[CollisionPart], *, cfg: NavigationCfg) -> FreeSpace:
@@ -89,6 +93,26 @@ def home_island(space: FreeSpace, radius: float) -> np.ndarray:
     distance = np.hypot(space.origin[0] + (col + 0.5) * space.cell, space.origin[1] + (row + 0.5) * space.cell)
     nearest = int(np.argmin(distance))
     return labels == (labels[row[nearest], col[nearest]] if distance[nearest] <= NEAR_CAMERA else 1)
+
+
+def free_points(space: FreeSpace, radius: float, *, height: float = 0.5, count: int = 200) -> np.ndarray:
+    """Return about ``count`` points (N, 3) [m], evenly picked, at a height [m] above the home island."""
+    cells = np.argwhere(home_island(space, radius))
+    cells = cells[:: max(1, len(cells) // count)]
+    return np.insert(_centres(space.origin, space.cell, cells[:, 0], cells[:, 1]), 2, height, 1)
+
+
+def with_seen_floor(space: FreeSpace, mesh: SurfaceMesh) -> FreeSpace:
+    """Take each cell's provenance from the visual floor below it: finer than one value per collider."""
+    floor = mesh.face_label == Label.FLOOR
+    row, col = np.nonzero(space.provenance != NO_FLOOR)
+    origins = np.insert(_centres(space.origin, space.cell, row, col), 2, LOOK_FROM, 1).astype(np.float32)
+    down = np.broadcast_to(np.array([0, 0, -1], np.float32), origins.shape)
+    hits = make_ray_tracer(mesh.vertices, mesh.faces[floor]).cast(origins, down)
+    hit = (hits.face >= 0) & (hits.t < LOOK_DOWN)
+    provenance = space.provenance.copy()
+    provenance[row[hit], col[hit]] = mesh.face_provenance[floor][hits.face[hit]]
+    return replace(space, provenance=provenance)
 
 
 def area_by_provenance(space: FreeSpace, radius: float) -> dict[str, float]:

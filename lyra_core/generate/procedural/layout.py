@@ -103,7 +103,7 @@ def _add_ceilings(
     height = plan.spaces[0].height
     light = wall + (245 - wall) * 0.6
     texture = PlaneTexture(source, height=height, label=Label.CEILING, reach=6.4, texel=0.025 * grain, rng=rng, fallback=light)
-    polygons = [(f"{name}_ceiling", *rest) for name, *rest in _flat_polygons(plan)]
+    polygons = [(f"{name}_ceiling", corners, provenance) for name, corners, provenance in _flat_polygons(plan)]
     add_plane(builder, texture, polygons, label=Label.CEILING, height=height, texels=(0.01 * grain, 0.05 * grain), up=False)
 
 

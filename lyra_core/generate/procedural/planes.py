@@ -179,7 +179,7 @@ def _bake_seen_cells(
         distance = float(np.hypot(*np.maximum(np.maximum(corner, -(corner + CELL)), 0.0)))
         texel = float(np.clip(texels[0] * max(distance, 1.0) / 2.0, texels[0], texels[1]))
         texel = CELL / round(CELL / texel)
-        image, known = texture.cell_image(*corner, texel)
+        image, known = texture.cell_image(corner[0], corner[1], texel)
         if known.any():
             out[index] = _SeenCell(builder.add_chart(image), known, texel)
     return out

@@ -134,7 +134,7 @@ def fill_by_mirror(colours: np.ndarray, known: np.ndarray, fallback: np.ndarray)
     """
     if not known.any():
         return np.zeros_like(colours, np.uint8) + np.clip(fallback, 0, 255).astype(np.uint8)
-    rows = known.any(1)
+    rows = np.asarray(known.any(1))
     detail = colours.copy()
     detail[rows] = _mirror_rows(colours[rows], known[rows])
     detail = _mirror_rows(detail.transpose(1, 0, 2), np.repeat(rows[None, :], known.shape[1], 0)).transpose(1, 0, 2)
