@@ -165,12 +165,16 @@ def from_dict(values: dict[str, Any], *, base: WorldCfg | None = None, where: st
     return cfg
 
 
-def load_config(path: Path, *, base: WorldCfg | None = None) -> WorldCfg:
-    """Read a YAML file that holds only what differs from the defaults."""
+def load_config(path: Path | str, *, base: WorldCfg | None = None) -> WorldCfg:
+    """Read a YAML file that holds only what differs from the defaults.
+
+    Raises:
+        ConfigError: not readable, or a key or value that cannot be used.
+    """
     import yaml
 
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        values = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(f"{path}: not readable as YAML: {error}") from error
     if not isinstance(values, dict):
