@@ -141,8 +141,8 @@ def _extrude(source: PhotoSource, component: np.ndarray, contour: np.ndarray, po
     if front is None or np.hypot(*(front[:, :2] - eye[:2]).T).min() < NEAREST:
         return None
     along = (front[:, :2] - point) @ tangent
-    front = _stood(front, along)
-    if front[:, 2].max() < LOWEST:
+    front, along = _without_straight_corners(_stood(front, along), along)
+    if len(front) < 3 or front[:, 2].max() < LOWEST:
         return None
     thickness = float(np.clip(0.5 * (along.max() - along.min()), 0.15, 0.9))
     distance = float(np.hypot(*(point - eye[:2])))
@@ -166,6 +166,19 @@ def _stood(front: np.ndarray, along: np.ndarray) -> np.ndarray:
     outline = np.stack([along, stood[:, 2]], 1)
     exact = abs(cv2.contourArea(outline.astype(np.float32)))
     return stood if abs(triangulated_area(outline) - exact) <= 0.005 * exact else front
+
+
+def _without_straight_corners(front: np.ndarray, along: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Drop the corners that no triangle of the face uses, as on a straight edge: the sides would gape there.
+
+    front: (N, 3); along: (N,) positions along it [m]. Returns both for the corners that stay.
+    """
+    while len(front) >= 3:
+        used = np.unique(triangulate(np.stack([along, front[:, 2]], 1)))
+        if len(used) == len(front):
+            break
+        front, along = front[used], along[used]
+    return front, along
 
 
 def _on_plane(source: PhotoSource, pixels: np.ndarray, point: np.ndarray, normal: np.ndarray) -> np.ndarray | None:
