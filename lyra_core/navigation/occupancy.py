@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+from scipy import ndimage
 
 from lyra_core.io.files import write_bytes
 from lyra_core.io.images import write_image
@@ -19,14 +20,16 @@ OCCUPIED_THRESH, FREE_THRESH = 0.65, 0.196
 def save_occupancy_map(folder: Path, space: FreeSpace) -> None:
     """Write map.yaml and map.png into a folder.
 
-    Free: the robot's height band is clear over a floor. Occupied: floor below, something in the band. Unknown: no
-    floor. The picture's first row is the largest y; ``origin`` is the lower left corner of its lower left pixel [m].
+    Free: the robot's height band is clear over a floor. Occupied: floor below and something in the band, or the rim of the
+    floor. Unknown: everything else without a floor. A wall may stand exactly between two cells, and planners may cross what is
+    unknown (Nav2's allow_unknown), so every free cell has only free and occupied neighbours. The picture's first row is the
+    largest y; ``origin`` is the lower left corner of its lower left pixel [m].
     """
     value = np.full(space.free.shape, UNKNOWN, np.uint8)
-    value[space.provenance != NO_FLOOR] = OCCUPIED
+    value[(space.provenance != NO_FLOOR) | ndimage.binary_dilation(space.free, np.ones((3, 3), bool))] = OCCUPIED
     value[space.free] = FREE
     write_image(folder / "map.png", np.ascontiguousarray(value[::-1]))
-    x, y = (float(v) for v in space.origin)
+    x, y = (round(float(v), 9) for v in space.origin)
     text = (
         "image: map.png\n"
         "mode: trinary\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gzip
 import json
 import math
@@ -139,7 +140,17 @@ def test_map_read_by_an_independent_ros_reader(space, tmp_path):
     assert look(2.0, 0.8) == 1, "crate"
     assert look(2.0, -0.8) == 0, "and not its mirror image"
     assert look(4.07, -2.0) == 1, "divider"
-    assert look(10.04, 0.0) == -1, "no floor"
+    assert look(10.04, 0.0) == 1, "the rim of the floor"
     for row, col in np.argwhere(space.free)[::97]:
         x, y = space.origin + (np.array([col, row]) + 0.5) * space.cell
         assert look(x, y) == 0
+
+
+def test_no_free_cell_of_the_map_touches_an_unknown_one(space, tmp_path):
+    # Three rooms whose walls lie between cells: nothing in the grid but floor and no floor.
+    bare = dataclasses.replace(space, free=space.provenance != 255)
+    save_occupancy_map(tmp_path, bare)
+    picture = cv2.imread(str(tmp_path / "map.png"), cv2.IMREAD_GRAYSCALE)[::-1]
+    near_free = cv2.dilate((picture == 254).astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
+    assert ((picture == 254) == bare.free).all()
+    assert (picture == 0).any() and not (near_free & (picture == 205)).any()
