@@ -28,7 +28,7 @@ KEEPS = ("all", "training")
 
 
 def build_world(
-    photo_path: Path, folder: Path, cfg: WorldCfg | None = None, *, keep: str = "all", progress: Progress | None = None
+    photo_path: Path | str, folder: Path | str, cfg: WorldCfg | None = None, *, keep: str = "all", progress: Progress | None = None
 ) -> World:
     """Make a world of one photo. Called again on an unfinished folder, it goes on where it stopped.
 
@@ -73,7 +73,7 @@ def build_world(
         raise
 
 
-def extend_world(folder: Path, *, trajectory: str, frames: int, progress: Progress | None = None) -> World:
+def extend_world(folder: Path | str, *, trajectory: str, frames: int, progress: Progress | None = None) -> World:
     """Walk on from the last camera of a world: ``frames`` = 1 + 80 k, the first of which is the last one already there.
 
     On an unfinished world, that one is finished first. If it is this very extension that was interrupted, finishing is all that
@@ -103,7 +103,7 @@ def extend_world(folder: Path, *, trajectory: str, frames: int, progress: Progre
     return _make(build, cfg, photo=None, keep="all", progress=progress)
 
 
-def revert_world(folder: Path, *, chunk: int, progress: Progress | None = None) -> World:
+def revert_world(folder: Path | str, *, chunk: int, progress: Progress | None = None) -> World:
     """Go back to the first ``chunk`` chunks of 80 frames; later frames are deleted, the world is made anew from what stays.
 
     Reverting an extension gives the bytes of the world before it. An interrupted call is repeated, or replaced by another.
@@ -114,7 +114,7 @@ def revert_world(folder: Path, *, chunk: int, progress: Progress | None = None) 
     build, cfg = _reopened(Path(folder))
     total = segments.frame_count(build) - 1
     if not 0 <= chunk * CHUNK_FRAMES <= total:
-        raise ConfigError(f"revert: chunk: got {chunk}, expected 0..{total // CHUNK_FRAMES}")
+        raise ConfigError(f"chunk: got {chunk}, expected 0..{total // CHUNK_FRAMES}")
     kept = segments.cut_segments(build.manifest["recipe"]["segments"], 1 + chunk * CHUNK_FRAMES)
     build.start({**build.manifest["recipe"], "segments": kept})
     return _make(build, cfg, photo=None, keep="all", progress=progress or ProgressNull())
