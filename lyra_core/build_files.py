@@ -40,16 +40,14 @@ def save_estimate(folder: Path, reading: PhotoReading, estimate: DepthEstimate) 
     """Write reading and depth of the photo."""
     write_npz(
         folder / READING,
-        K=reading.camera.K,
-        size=np.array([reading.camera.width, reading.camera.height]),
+        **_camera_arrays(reading.camera),
         T_world_camera=reading.T_world_camera,
         labels=reading.labels,
         lines=reading.lines,
     )
     write_npz(
         folder / ESTIMATE,
-        K=estimate.camera.K,
-        size=np.array([estimate.camera.width, estimate.camera.height]),
+        **_camera_arrays(estimate.camera),
         T_world_camera=estimate.T_world_camera,
         labels=estimate.labels,
         depth=estimate.depth,
@@ -100,6 +98,10 @@ def load_estimate(folder: Path) -> tuple[PhotoReading, DepthEstimate]:
         tuple(said["notes"]),
     )
     return reading, estimate
+
+
+def _camera_arrays(camera: Camera) -> dict[str, np.ndarray]:
+    return {"K": camera.K, "size": np.array([camera.width, camera.height])}
 
 
 def _camera(arrays: dict[str, np.ndarray]) -> Camera:

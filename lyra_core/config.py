@@ -48,7 +48,7 @@ class GenerateCfg:
     """Frames along a camera path."""
 
     generator: str = "procedural"
-    """'procedural' or 'module:Class'."""
+    """'procedural' (one explicit world), 'warp_fill' (reprojection and inpainting, the baseline), or 'module:Class'."""
     trajectory: str = "tour"
     """Preset name or a Lyra .npz file."""
     frames: int = 81
@@ -56,7 +56,7 @@ class GenerateCfg:
     prompt: str = ""
     """Caption for text-conditioned generators."""
     memory: str = "lyra2"
-    """Retrieval strategy."""
+    """Retrieval strategy: 'lyra2', 'none', or 'module:Class'."""
     retrieved_frames: int = 5
     """Frames retrieved from the cache per chunk."""
     cache_stride: int = 8
@@ -70,11 +70,11 @@ class SurfaceCfg:
     """Lift to a mesh."""
 
     route: Literal["auto", "surfaces", "fusion"] = "auto"
-    """'surfaces': the generator's own surfaces with fused keyframes; 'fusion': frames only."""
+    """'surfaces': the generator's own surfaces; 'fusion': frames alone; 'auto': surfaces where the generator has them."""
     fusion: str = "blocks"
-    """TSDF backend."""
+    """TSDF of the route 'fusion': 'blocks' or 'module:Class'."""
     voxel: float = 0.05
-    """Cell size of the fusion [m]."""
+    """Cell size of the route 'fusion' [m]."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -58,8 +58,8 @@ def _run(photo: Path, folder: Path, quality: str) -> None:
 
     start = time.perf_counter()
     licence = ["--photo-licence", "Apache-2.0"] if photo == PICTURE else []
-    steps = (["create", str(photo), "--output", str(folder), "--quality", quality, "--frames", "161", *licence], ["play", str(folder)])
-    for arguments in steps:
+    create = ["create", str(photo), "--output", str(folder), "--quality", quality, "--frames", "161", *licence]
+    for arguments in (create, ["play", str(folder)]):
         print(f"$ lyra-worlds {' '.join(arguments)}", flush=True)
         status = cli.main(arguments)
         if status == cli.EXIT_INTERRUPTED:

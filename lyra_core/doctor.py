@@ -18,9 +18,9 @@ from typing import Annotated, Any
 import tyro
 
 from lyra_core.backends import SEAMS, resolve
+from lyra_core.cli import STANDALONE
 from lyra_core.errors import BackendUnavailable, LyraError
 
-STANDALONE = "pip install 'lyra-worlds[standalone]'"
 INSTALLS: dict[str, str] = {
     "newton": "pip install 'lyra-worlds[newton]'", "mujoco": "pip install 'lyra-worlds[mujoco]'", "physx": "make env-physx",
     "warp": "pip install warp-lang", "embree": "pip install embreex",

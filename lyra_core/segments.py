@@ -48,6 +48,7 @@ def _thinned(path: np.ndarray, spacing: float) -> np.ndarray:
 
 
 def joined(first: Trajectory, second: Trajectory) -> Trajectory:
+    """Return one path after the other; both have the same picture size."""
     return Trajectory(
         np.concatenate([first.T_world_camera, second.T_world_camera]),
         np.concatenate([first.K, second.K]),
@@ -77,9 +78,10 @@ def check_segment(trajectory: str, frames: int) -> dict[str, Any]:
     if trajectory not in PRESETS and (trajectory.endswith(".npz") or path.is_file()):
         if not path.is_file():
             raise InputError(f"trajectory: {trajectory}: no such file")
-        poses = len(load_trajectory(path, width=FRAME_SIZES["draft"][0], height=FRAME_SIZES["draft"][1]))
-        if poses < frames:
-            raise InputError(f"{path}: w2c: got {poses} poses, expected at least --frames {frames}")
+        # The size only rescales the intrinsics; here the file is counted and checked.
+        count = len(load_trajectory(path, width=FRAME_SIZES["draft"][0], height=FRAME_SIZES["draft"][1]))
+        if count < frames:
+            raise InputError(f"{path}: w2c: got {count} poses, expected at least --frames {frames}")
         return {"trajectory": path.name, "sha256": sha256_file(path), "frames": frames, "use": frames}
     if trajectory not in PRESETS or (trajectory in NEEDS_WAYPOINTS and trajectory != "tour"):
         known = ", ".join(name for name in PRESETS if name not in NEEDS_WAYPOINTS or name == "tour")

@@ -8,7 +8,7 @@ import numpy as np
 from scipy.spatial.transform import Rotation, Slerp
 
 from lyra_core.camera.trajectories import smoothstep
-from lyra_core.rays import RayTracer
+from lyra_core.rays import RayTracer, sphere_directions
 from lyra_core.types import Trajectory
 
 SPHERE_RAYS = 2000
@@ -44,12 +44,6 @@ def keep_clear(trajectory: Trajectory, tracer: RayTracer, *, clearance: float = 
     return out, int((~same).sum())
 
 
-def clearances(trajectory: Trajectory, tracer: RayTracer, *, limit: float = 1.0) -> np.ndarray:
-    """Return (N,) distances from each camera centre to the mesh [m], at most limit, as the probe's rays see them."""
-    probe = _Probe(tracer, limit)
-    return np.array([probe.nearest(centre)[0] for centre in trajectory.T_world_camera[:, :3, 3]])
-
-
 class _Probe:
     """Answers how near the mesh is and whether a step is free."""
 
@@ -73,12 +67,10 @@ class _Probe:
 
 
 def _directions() -> np.ndarray:
-    i = np.arange(SPHERE_RAYS) + 0.5
-    z, angle = 1 - 2 * i / SPHERE_RAYS, np.pi * (1 + 5**0.5) * i
-    r = np.sqrt(1 - z * z)
-    sphere = np.column_stack([r * np.cos(angle), r * np.sin(angle), z])
+    """Return (SPHERE_RAYS + RING_RAYS, 3) float32 unit vectors: all round, and once more on the level."""
     a = np.arange(RING_RAYS) * 2 * np.pi / RING_RAYS
-    return np.concatenate([sphere, np.column_stack([np.cos(a), np.sin(a), np.zeros(RING_RAYS)])]).astype(np.float32)
+    ring = np.column_stack([np.cos(a), np.sin(a), np.zeros(RING_RAYS)])
+    return np.concatenate([sphere_directions(SPHERE_RAYS), ring]).astype(np.float32)
 
 
 def _follow(planned: np.ndarray, probe: _Probe) -> np.ndarray:

@@ -53,8 +53,8 @@ def save_colmap(folder: Path, trajectory: Trajectory, names: list[str] | None = 
     for i, (K, T, name) in enumerate(zip(trajectory.K, T_camera_world, names, strict=True), 1):
         parameters = " ".join(f"{x:.17g}" for x in (K[0, 0], K[1, 1], K[0, 2], K[1, 2]))
         cameras.append(f"{i} PINHOLE {trajectory.width} {trajectory.height} {parameters}")
-        pose = " ".join(f"{x:.17g}" for x in (*_quat_wxyz(T), *T[:3, 3]))
-        images.append(f"{i} {pose} {i} {name}\n")
+        motion = " ".join(f"{x:.17g}" for x in (*_quat_wxyz(T), *T[:3, 3]))
+        images.append(f"{i} {motion} {i} {name}\n")
     write_bytes(folder / "cameras.txt", ("\n".join(cameras) + "\n").encode())
     write_bytes(folder / "images.txt", ("\n".join(images) + "\n").encode())
     write_bytes(folder / "points3D.txt", b"")

@@ -63,8 +63,8 @@ class GeneratorWarpFill:
             layer = _frame_layer(frame)
             # A view of nothing but the photo, and a frame that is both newest and retrieved, add nothing.
             invented = (frame.provenance == Provenance.INVENTED).any()
-            pure = not invented and _same_pose(frame.T_world_camera, photo.T_world_camera)
-            if not pure and not any(_same_pose(layer.T_world_camera, other.T_world_camera) for other in layers[1:]):
+            pure = not invented and _same_view(frame.T_world_camera, photo.T_world_camera)
+            if not pure and not any(_same_view(layer.T_world_camera, other.T_world_camera) for other in layers[1:]):
                 layers.append(layer)
         frames: list[Frame] = []
         for first in range(0, len(request.trajectory), TARGETS_AT_ONCE):
@@ -101,7 +101,7 @@ class GeneratorWarpFill:
             rgb[wins], depth[wins] = warped.values[wins][:, :3], warped.depth[wins]
             provenance[wins] = warped.values[wins][:, 3:].argmax(1)
         for i, T_world_camera in enumerate(cameras.T_world_camera):
-            if _same_pose(T_world_camera, layers[0].T_world_camera):
+            if _same_view(T_world_camera, layers[0].T_world_camera):
                 rgb[i], depth[i], provenance[i] = _resampled(layers[0], cameras.camera(i), rgb[i], depth[i], provenance[i])
         return [_filled(rgb[i], depth[i], provenance[i], cameras.camera(i), cameras.T_world_camera[i]) for i in range(count)]
 
@@ -138,7 +138,8 @@ def fill_smooth(value: np.ndarray, known: np.ndarray) -> np.ndarray:
     return coarse
 
 
-def _same_pose(T_world_a: np.ndarray, T_world_b: np.ndarray) -> bool:
+def _same_view(T_world_a: np.ndarray, T_world_b: np.ndarray) -> bool:
+    """Tell whether two cameras are one, but for the rounding of a file."""
     return bool(np.abs(T_world_a - T_world_b).max() < 1e-5)
 
 

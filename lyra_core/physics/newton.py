@@ -93,8 +93,8 @@ class PhysicsNewton:
         limit = seconds if seconds is not None else 10.0 + 2.0 * max(path_length(path) for path in paths) / speed
         track, axle = [scene.body_q()[chassis, :3].copy()], _axle(radius)
         for _ in range(round(limit * FREQUENCY / SUBSTEPS_PER_COMMAND)):
-            pose = scene.body_q()[chassis]
-            forward, turn = pursuit.command(pose[:, :2].astype(np.float64), _yaw(pose[:, 3:]))
+            body = scene.body_q()[chassis]
+            forward, turn = pursuit.command(body[:, :2].astype(np.float64), _yaw(body[:, 3:]))
             wheels = np.stack([forward - turn * axle, forward + turn * axle], 1) / WHEEL_RADIUS
             scene.set_wheel_speeds(wheels)
             for _ in range(SUBSTEPS_PER_COMMAND):
@@ -175,11 +175,11 @@ def _stuck(track: list[np.ndarray], arrived: np.ndarray) -> bool:
 
 def _push(scene: _Scene, targets: np.ndarray, speed: float) -> None:
     """Give every body its horizontal velocity towards its target, and keep it upright."""
-    pose, velocity = scene.body_q(), scene.body_qd()
-    offset = targets[:, :2] - pose[:, :2]
+    body, velocity = scene.body_q(), scene.body_qd()
+    offset = targets[:, :2] - body[:, :2]
     velocity[:, :2] = pushed(velocity[:, :2], offset, speed, 1.0 / FREQUENCY)
     velocity[:, 3:] = 0.0
-    pose[:, 3:] = (0.0, 0.0, 0.0, 1.0)
+    body[:, 3:] = (0.0, 0.0, 0.0, 1.0)
 
 
 def _yaw(quats_xyzw: np.ndarray) -> np.ndarray:

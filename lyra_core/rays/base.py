@@ -51,3 +51,11 @@ def cast_camera(tracer: RayTracer, camera: Camera, T_world_camera: np.ndarray) -
     R, origin = T_world_camera[:3, :3].astype(np.float32), T_world_camera[:3, 3].astype(np.float32)
     directions = camera.rays().reshape(-1, 3) @ R.T
     return tracer.cast(np.broadcast_to(origin, directions.shape), directions)
+
+
+def sphere_directions(count: int) -> np.ndarray:
+    """Return (count, 3) float32 unit vectors spread evenly over the sphere (Fibonacci lattice)."""
+    i = np.arange(count) + 0.5
+    z, angle = 1 - 2 * i / count, np.pi * (1 + 5**0.5) * i
+    r = np.sqrt(1 - z * z)
+    return np.stack([r * np.cos(angle), r * np.sin(angle), z], 1).astype(np.float32)

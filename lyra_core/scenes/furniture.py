@@ -66,16 +66,6 @@ def add_armchair(b: SceneBuilder, T: np.ndarray, *, colour: Rgb = (0.76, 0.5, 0.
     add_sofa(b, T, width=0.82, seats=1, colour=colour)
 
 
-def add_chair(b: SceneBuilder, T: np.ndarray, *, material: Material = OAK, seat: Material | None = None) -> None:
-    """Add a dining chair."""
-    for x in (-0.19, 0.19):
-        b.cone(T, (x, 0.2, 0), (0.014, 0.02), 0.44, material)
-        b.cone(T, (x, -0.19, 0), (0.014, 0.02), 0.86, material, turn=rotation("x", 0.05))
-    b.box(T, (0, 0, 0.45), (0.44, 0.44, 0.05), seat or material, rounding=0.02)
-    for z in (0.62, 0.76):
-        b.box(T, (0, -0.22, z), (0.38, 0.022, 0.09), material, rounding=0.01)
-
-
 def add_bookshelf(
     b: SceneBuilder, T: np.ndarray, rng: np.random.Generator, *, width: float = 1.2, height: float = 2.0, material: Material = OAK
 ) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 
 from lyra_core.errors import WorldError
 from lyra_core.io.meshes import merge_parts
-from lyra_core.rays.base import make_ray_tracer
+from lyra_core.rays import make_ray_tracer, sphere_directions
 from lyra_core.types import CollisionPart, Label
 
 DIRECTIONS = 64
@@ -34,7 +34,7 @@ def check_winding(parts: list[CollisionPart], free_points: np.ndarray, *, is_ope
         raise WorldError(f"winding check: got {len(parts)} parts and {len(points)} free points, expected at least one of each")
     vertices, faces = merge_parts(parts)
     owner = np.repeat(np.arange(len(parts)), [len(part.faces) for part in parts])
-    directions = np.tile(_sphere(DIRECTIONS), (len(points), 1))
+    directions = np.tile(sphere_directions(DIRECTIONS), (len(points), 1))
     hits = make_ray_tracer(vertices, faces).cast(np.repeat(points, DIRECTIONS, 0), directions)
     hit = hits.face >= 0
     face = hits.face[hit]
@@ -58,11 +58,3 @@ def check_winding(parts: list[CollisionPart], free_points: np.ndarray, *, is_ope
             faults.append(f"{part.name}: {share:.0%} of {total[i]} rays from free space hit it from behind")
     if faults:
         raise WorldError("winding check: expected colliders that face free space; " + "; ".join(faults))
-
-
-def _sphere(count: int) -> np.ndarray:
-    """Return (count, 3) float32 directions on a Fibonacci sphere."""
-    i = np.arange(count) + 0.5
-    z, angle = 1 - 2 * i / count, np.pi * (1 + 5**0.5) * i
-    r = np.sqrt(1 - z * z)
-    return np.stack([r * np.cos(angle), r * np.sin(angle), z], 1).astype(np.float32)

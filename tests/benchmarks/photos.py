@@ -2,9 +2,9 @@
 
 Run from the repository's root::
 
-    python -m tests.benchmarks.photos ../shared/data/photos                    # all photos, standard quality: about 20 minutes
-    python -m tests.benchmarks.photos ../shared/data/photos --quick            # three photos in draft quality: about 2 minutes
-    python -m tests.benchmarks.photos ../shared/data/photos --only p01,p08 --out worlds/bench --physics --json rows.json
+    python -m tests.benchmarks.photos PHOTOS                    # all photos, standard quality: about 20 minutes
+    python -m tests.benchmarks.photos PHOTOS --quick            # three photos in draft quality: about 2 minutes
+    python -m tests.benchmarks.photos PHOTOS --only p01,p08 --out worlds/bench --physics --json rows.json
 
 Measures are proven first on a room with known numbers (proofs.py); all photos are then built, each in a process of its own, whose
 peak memory is read, and measured in another. Seconds are those of build_log.json. Worlds are kept with ``--out``; ``--reuse``

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import trimesh
 
-from lyra_core.camera.collision import clearances, keep_clear
+from lyra_core.camera.collision import keep_clear
 from lyra_core.camera.se3 import from_yaw_pitch
 from lyra_core.camera.trajectories import PRESETS, tour, walk_forward
 from lyra_core.rays import make_ray_tracer
@@ -102,4 +102,3 @@ def test_a_start_too_near_never_moves_and_comes_no_nearer():
     path, altered = keep_clear(walk_forward(CAMERA, START, 81), tracer(mesh))
     assert altered and np.array_equal(path.T_world_camera[0], START)
     assert distance(mesh, path).min() >= 0.0999
-    assert clearances(path, tracer(mesh)).min() == pytest.approx(0.1, abs=1e-3)
