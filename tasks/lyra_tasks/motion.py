@@ -106,9 +106,10 @@ class ControlDiscrete:
 
     def apply(self, disc: DiscSpace, state: RobotState, action: Any, *, sliding: bool) -> tuple[RobotState, bool, bool]:
         """Return the new state, whether something was touched, and whether the action was STOP."""
-        action = int(action)
-        if not 0 <= action <= 3:
-            raise InputError(f"action: got {action}, expected 0 stop, 1 forward, 2 left or 3 right")
+        value = np.asarray(action)
+        if value.size != 1 or value.dtype.kind not in "iu" or not 0 <= value.item() <= 3:
+            raise InputError(f"action: got {action!r}, expected 0 stop, 1 forward, 2 left or 3 right")
+        action = int(value.item())
         if action == self.FORWARD:
             move = self.forward * np.array([[math.cos(state.yaw), math.sin(state.yaw)]])
             place, touched = advance(disc, state.position[None], move, sliding=sliding)

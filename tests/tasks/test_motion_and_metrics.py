@@ -107,6 +107,9 @@ def test_controls_match_their_description():
     assert np.ptp(np.array(track)[:, 1]) == pytest.approx(2 * 2 / math.pi, rel=0.01)
     assert velocity.apply(disc, state, np.array([0.04, -0.04]), sliding=False)[2], "hardly moving is STOP"
     assert not velocity.apply(disc, state, np.array([0.0, 0.06]), sliding=False)[2]
-    for control, bad in ((discrete, 4), (velocity, np.array([np.nan, 0])), (velocity, np.zeros(3))):
+    for array in (np.int64(2), np.array(2), np.array([2], np.int32)):
+        assert discrete.apply(disc, state, array, sliding=False)[0].yaw == pytest.approx(state.yaw + math.radians(10))
+    for control, bad in ((discrete, 4), (discrete, 1.5), (discrete, None), (discrete, np.zeros(2, int)),
+                         (velocity, np.array([np.nan, 0])), (velocity, np.zeros(3))):
         with pytest.raises(InputError, match="action"):
             control.apply(disc, state, bad, sliding=False)

@@ -49,6 +49,21 @@ def test_world_comes_from_the_argument_or_the_environment_variable(world, monkey
         gym.make(DISCRETE, world=world.parent)
 
 
+def test_an_unfinished_world_and_an_impossible_camera_are_refused_by_name(world, tmp_path):
+    (tmp_path / "world.json").write_text('{"status": "building"}')
+    with pytest.raises(WorldError, match="not finished"):
+        gym.make("LyraWorlds/PointNav-v0", world=tmp_path)
+    for wrong in ({"image_size": 0}, {"hfov_degrees": 180}, {"max_depth": 0.0}):
+        with pytest.raises(ConfigError, match=next(iter(wrong))):
+            gym.make("LyraWorlds/PointNav-v0", world=world, **wrong)
+
+
+def test_the_id_can_name_the_package(world):
+    code = f"import gymnasium; gymnasium.make('lyra_tasks:LyraWorlds/PointNav-v0', world={str(world)!r}).reset(seed=0)"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60, env=environment)
+
+
 def test_import_is_light():
     code = "import sys, lyra_tasks; print([m for m in ('torch', 'pxr', 'cv2', 'embreex', 'warp', 'imageio') if m in sys.modules])"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True,

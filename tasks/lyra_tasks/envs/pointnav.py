@@ -56,8 +56,11 @@ class PointNavEnv(gym.Env[dict[str, np.ndarray], Any]):
             render_size: height of the rendered picture [px].
 
         Raises:
-            ConfigError: no world was named. WorldError: a file is missing or damaged.
+            ConfigError: no world was named, or a value cannot be used. WorldError: a file is missing or damaged.
         """
+        if image_size < 1 or not 0 < hfov_degrees < 180 or not max_depth > 0:
+            raise ConfigError(f"image_size, hfov_degrees, max_depth: got {image_size}, {hfov_degrees}, {max_depth}; expected at "
+                              "least 1 px, 0 to 180 degrees, more than 0 m")
         self.world = open_world(world)
         self.control, self.sliding, self.render_mode, self.render_size = make_control(control), sliding, render_mode, render_size
         if render_mode not in (None, *self.metadata["render_modes"]):
@@ -197,7 +200,7 @@ def open_world(world: World | Path | str | None) -> World:
     """Return a World from a World, a folder, or the environment variable LYRA_WORLD.
 
     Raises:
-        ConfigError: none of them is given.
+        ConfigError: none of them is given. WorldError: not a world, or one that is not finished.
     """
     if isinstance(world, World):
         return world
@@ -205,4 +208,7 @@ def open_world(world: World | Path | str | None) -> World:
     if str(folder) == "":
         raise ConfigError("world: got none; expected gymnasium.make(..., world='path/to/world') or the environment variable "
                           "LYRA_WORLD")
-    return World(folder)
+    opened = World(folder)
+    if opened.manifest.get("status") == "building":
+        raise WorldError(f"{folder}: not finished; the lyra-worlds command that stopped goes on when it is repeated")
+    return opened
