@@ -63,7 +63,7 @@ def create(
         focal: Focal length: 35 mm equivalent, or pixels of the photo.
         camera_height: Height of the camera above the floor [m]; sets the metric scale.
         scene: Kind of place.
-        trajectory: Camera path: a preset's name or a Lyra .npz file.
+        trajectory: Camera path: walk_forward, look_around, orbit, zoom_in_out, loop, tour, or a Lyra .npz file.
         frames: Number of frames, 1 + 80 k.
         generator: Generator's name or module:Class.
         depth: Depth provider: geometric, file, or module:Class.
@@ -94,7 +94,7 @@ def extend(
 
     Args:
         world: World folder.
-        trajectory: Camera path: a preset's name or a Lyra .npz file.
+        trajectory: Camera path: walk_forward, look_around, orbit, zoom_in_out, loop, tour, or a Lyra .npz file.
         frames: Number of frames along the path, 1 + 80 k; the first is where the camera is now.
         quiet: Print nothing but errors.
         as_json: Progress as one JSON object per line.

@@ -25,9 +25,9 @@ def write_stage(folder: Path, mesh: SurfaceMesh, parts: list[CollisionPart], clo
                 provenance: dict[str, Any]) -> None:
     """Write ``world.usda`` and ``payloads/`` into the folder. The same input gives the same bytes.
 
-    Variant sets of /World: ``visual`` = mesh, and with a cloud splats and both; ``physics`` = trimesh, none. Training leaves the
-    visual payloads unloaded and starts at once. ``provenance`` (photo hash, camera path, generator, seed, licences) goes into the
-    entry layer's metadata and into /World's custom data, where it survives referencing.
+    Variant sets of /World: ``visual`` = mesh, and with a cloud splats and both; ``physics`` = trimesh, none. Each variant adds its
+    own payloads to /World, which load and unload together. ``provenance`` (photo hash, camera path, generator, seed, licences)
+    goes into the entry layer's metadata and into /World's custom data, where it survives referencing.
 
     Raises:
         BackendUnavailable: OpenUSD is not installed.
