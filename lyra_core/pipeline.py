@@ -151,7 +151,12 @@ def _make(build: WorldBuild, cfg: WorldCfg, *, photo: Photo | None, keep: str, p
             context.trajectory,
             version=1,
             after=("estimate", "layout"),
-            inputs={"segments": build.manifest["recipe"]["segments"], "quality": cfg.quality},
+            inputs={
+                "segments": build.manifest["recipe"]["segments"],
+                "quality": cfg.quality,
+                # A tour goes where this robot fits.
+                "robot": {key: settings["navigation"][key] for key in stages.ROBOT_INPUTS},
+            },
         )
         frame_stages = context.frames(run, settings)
         run(

@@ -62,6 +62,8 @@ from lyra_core.usd.validate import validate_stage
 
 KEYFRAME_STRIDE = 4
 """Every n-th frame is lifted."""
+ROBOT_INPUTS = ("cell", "robot_radius", "robot_height", "step")
+"""Settings of NavigationCfg that decide where the robot fits."""
 EPISODE_STREAM = 17
 """Sets the episodes' random stream apart from the other streams of a seed."""
 GENERATE_INPUTS = ("generator", "prompt", "memory", "retrieved_frames", "cache_stride", "point_subsampling")
