@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,8 @@ from lyra_core.world import World
 
 WORKING_FOLDERS = ("frames", "depth", "build", "video.mp4")
 """What ``keep='training'`` drops."""
+TRAINING_SPLATS = 100_000
+"""Most Gaussians of a world kept for training: with file and stage 12 MB of the 20 that such a world may have."""
 KEEPS = ("all", "training")
 
 
@@ -40,7 +43,7 @@ def build_world(
         photo_path: JPEG, PNG, WebP or TIFF.
         folder: of the world; made if missing.
         cfg: settings; the same photo, settings and seed give the same bytes.
-        keep: 'all', or 'training' to drop frames, depth and video at the end.
+        keep: 'all', or 'training' to drop frames, depth and video at the end and keep at most 100,000 Gaussians.
 
     Raises:
         InputError, ConfigError, WorldError: something given cannot be used; nothing half-written is left of what was there.
@@ -48,6 +51,8 @@ def build_world(
     """
     cfg = cfg or WorldCfg()
     _check_settings(cfg, keep)
+    if keep == "training":
+        cfg = replace(cfg, splats=replace(cfg.splats, max_count=min(cfg.splats.max_count, TRAINING_SPLATS)))
     photo = load_photo(Path(photo_path), focal=cfg.photo.focal, licence=cfg.photo.licence)
     check_backends(cfg, photo)
     segment = segments.check_segment(cfg.generate.trajectory, cfg.generate.frames)
