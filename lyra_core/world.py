@@ -19,6 +19,9 @@ class World:
         if not (self.folder / "world.json").is_file():
             raise WorldError(f"{self.folder}: not a world folder (world.json is missing)")
 
+    def __repr__(self) -> str:
+        return f"World({str(self.folder)!r})"
+
     @cached_property
     def manifest(self) -> dict[str, Any]:
         """world.json."""

@@ -46,3 +46,8 @@ def test_a_name_costs_what_its_module_costs(code: str, absent: set[str]) -> None
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, cwd=ROOT)
     assert done.returncode == 0, done.stderr
     assert not absent & set(done.stdout.split())
+
+
+def test_a_world_shows_its_folder(tmp_path: Path) -> None:
+    (tmp_path / "world.json").write_text("{}")
+    assert repr(lyra_core.World(tmp_path)) == f"World({str(tmp_path)!r})"
