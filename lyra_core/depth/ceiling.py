@@ -31,7 +31,7 @@ def find_ceiling(rgb: np.ndarray, rays: UprightRays, camera: Camera, T_world_cam
     visible = camera_height - top * np.percentile(distance, 70)
     if visible < HEIGHTS[0]:
         return None, False
-    support = np.array([_edge_support(rgb, rays, camera, T_world_camera, right, (camera_height - h) / distance) for h in HEIGHTS])
+    support = np.array([_edge_support(rgb, camera, T_world_camera, right, (camera_height - h) / distance) for h in HEIGHTS])
     prior = np.exp(-0.5 * (np.log(HEIGHTS / USUAL) / 0.3) ** 2)
     score = support * (0.35 + prior)
     best = int(score.argmax())
@@ -41,7 +41,7 @@ def find_ceiling(rgb: np.ndarray, rays: UprightRays, camera: Camera, T_world_cam
     return (USUAL, False) if visible > IMPLAUSIBLE_WALL else (None, False)
 
 
-def _edge_support(rgb: np.ndarray, rays: UprightRays, camera: Camera, T_world_camera: np.ndarray, right: np.ndarray,
+def _edge_support(rgb: np.ndarray, camera: Camera, T_world_camera: np.ndarray, right: np.ndarray,
                   down: np.ndarray) -> float:
     """Return the mean contrast across the curve (right, down), clipped per column; 0 if under a third of it is in the picture."""
     gap = 0.012

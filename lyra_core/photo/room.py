@@ -159,6 +159,7 @@ def fit_room(view: LevelView, edge: Edge, wall: np.ndarray, yaw: float, camera_h
         rival = max(rival, _rival_score(terms, foot, camera_height))
         if best is None or fit.score > best.score:
             best = fit
+    assert best is not None
     return replace(best, rival=rival)
 
 
@@ -219,10 +220,13 @@ class _Terms:
         ceiling, foot = (np.stack([_along(view, level[k], sign * face[k]) for k in range(3)]) for sign in (-1.0, 1.0))
         contact = np.stack([_contact(_SLOPES[:, None] * np.maximum(face[k], 1e-6)[None], observed) for k in range(3)])
         behind = np.where(face[:, None, :] > 0.02, 0.0, -0.5)
-        total = [np.concatenate([np.zeros((1, len(view.right))), np.cumsum(x, 0)]) for x in (upright, view.inside.astype(float))]
+        total_upright, total_inside = (
+            np.concatenate([np.zeros((1, len(view.right))), np.cumsum(x, 0)]) for x in (upright, view.inside.astype(float))
+        )
         clear = np.clip((view.strength - 0.4) / 0.4, 0.0, 1.0)
         above = np.concatenate([np.zeros((1 + _LINE_WIDTH, len(view.right))), np.maximum.accumulate(clear, 0)[:-_LINE_WIDTH]])
-        return _Terms(yaw, view.right, view.down, face, _W_CEILING * ceiling, _W_FOOT * foot + contact + behind, *total, above)
+        return _Terms(yaw, view.right, view.down, face, _W_CEILING * ceiling, _W_FOOT * foot + contact + behind, total_upright,
+                      total_inside, above)
 
     def row(self, down: np.ndarray) -> np.ndarray:
         """Return the row index in [0, R] of values of ``down``."""
@@ -270,10 +274,11 @@ def _best_box(terms: _Terms, camera_height: float) -> RoomFit:
             edges = (_edges_of(wall[1, j], sides[0][1, a, j], sides[1][1, b, j], columns[0][a], columns[1][b]) / n
                      + corners[0][a, j] + corners[1][b, j])
             seen = (_edges_of(wall[2, j], sides[0][2, a, j], sides[1][2, b, j], columns[0][a], columns[1][b]) / n)
-            offsets = [float(_SIDES[s] * unit) if inside else np.inf
-                       for s, inside in ((a, columns[0][a] > 0), (b, columns[1][b] < n))]
-            found = RoomFit(RoomBox(float(terms.yaw), float(front), *offsets,
+            left, right = (float(_SIDES[s] * unit) if inside else np.inf
+                           for s, inside in ((a, columns[0][a] > 0), (b, columns[1][b] < n)))
+            found = RoomFit(RoomBox(float(terms.yaw), float(front), left, right,
                                     float(heights[j] + camera_height) if seen > 0.15 else None), best, float(edges), 0.0)
+    assert found is not None
     return found
 
 

@@ -29,7 +29,6 @@ class Sky:
     """Median lightness of the region minus the 90th percentile of the rest: an outdoor sky outshines the ground."""
 
 
-NO_SKY = Sky(np.zeros((0, 0), bool), 0.0, 0.0, 0.0)
 
 
 def find_sky(regions: Superpixels, rays: UprightRays) -> Sky:
