@@ -147,6 +147,8 @@ class FrameCache:
         if kind == "float32":
             return data.view(np.float32).reshape(camera.height, camera.width).copy()
         picture = cv2.imdecode(data, cv2.IMREAD_UNCHANGED)
+        assert picture is not None
+        picture = np.asarray(picture)
         return decode_depth(picture) if kind == "depth" else picture
 
 

@@ -84,6 +84,7 @@ def clean_floor(mask: np.ndarray, rays: UprightRays) -> np.ndarray:
     mask = mask & (rays.sink > HORIZON_SINK)
     _, index, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=4)
     keep = stats[:, 4] > 0.02 * mask.size
+    index = index.astype(np.int32)
     keep[np.unique(index[-2:])] = True
     keep &= stats[:, 4] > 0.002 * mask.size
     keep[0] = False
@@ -91,4 +92,4 @@ def clean_floor(mask: np.ndarray, rays: UprightRays) -> np.ndarray:
     _, index, stats, _ = cv2.connectedComponentsWithStats((~mask).astype(np.uint8), connectivity=4)
     holes = stats[:, 4] < 0.0015 * mask.size
     holes[0] = False
-    return mask | holes[index]
+    return mask | holes[index.astype(np.int32)]

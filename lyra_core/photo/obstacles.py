@@ -122,7 +122,7 @@ def _thick(mask: np.ndarray, rays: UprightRays, camera_height: float, width: flo
     per_pixel = np.abs(np.nanmedian(np.diff(rays.right[rays.right.shape[0] // 2])))
     across = 2 * cv2.distanceTransform(mask.astype(np.uint8), cv2.DIST_L2, 3) * per_pixel * camera_height / sink
     count, index = cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)
-    widest = np.zeros(count)
+    index, widest = index.astype(np.int32), np.zeros(count)
     np.maximum.at(widest, index.ravel(), across.ravel())
     keep = widest >= width
     for i in range(1, count):
@@ -162,4 +162,4 @@ def _large(mask: np.ndarray, share: float) -> np.ndarray:
     _, index, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
     keep = stats[:, 4] > share * mask.size
     keep[0] = False
-    return keep[index]
+    return keep[index.astype(np.int32)]

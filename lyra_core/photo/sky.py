@@ -54,7 +54,7 @@ def find_sky(regions: Superpixels, rays: UprightRays) -> Sky:
 def _hanging(mask: np.ndarray) -> np.ndarray:
     """Keep the parts of the mask that reach the top, or lie between such parts and are large (sky through branches)."""
     count, index, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
-    keep = np.zeros(count, bool)
+    index, keep = index.astype(np.int32), np.zeros(count, bool)
     keep[np.unique(index[:2])] = True
     if keep[1:].any():
         lowest = (stats[keep][1:, 1] + stats[keep][1:, 3]).max() if keep[0] else (stats[keep][:, 1] + stats[keep][:, 3]).max()

@@ -92,6 +92,7 @@ def spread_colors(texture: np.ndarray, known: np.ndarray) -> np.ndarray:
     if known.all() or not known.any():
         return texture
     _, nearest = cv2.distanceTransformWithLabels((~known).astype(np.uint8), cv2.DIST_L2, 3, labelType=cv2.DIST_LABEL_PIXEL)
+    nearest = nearest.astype(np.int64)
     table = np.zeros((int(nearest.max()) + 1, 3), np.uint8)
     table[nearest[known]] = texture[known]
     return table[nearest]

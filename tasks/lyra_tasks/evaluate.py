@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import gymnasium as gym
 import numpy as np
@@ -12,7 +12,7 @@ import lyra_tasks
 from lyra_core.errors import InputError
 from lyra_core.world import World
 from lyra_tasks.agents import make_agent
-from lyra_tasks.envs.pointnav import open_world
+from lyra_tasks.envs.pointnav import PointNavEnv, open_world
 
 
 def evaluate_agent(
@@ -37,7 +37,7 @@ def evaluate_agent(
     rows = []
     env = gym.make(env_id, world=open_world(world), max_episode_steps=max_steps, **env_kwargs)
     try:
-        agent = make_agent(agent_name, env.unwrapped, seed=seed)
+        agent = make_agent(agent_name, cast(PointNavEnv, env.unwrapped), seed=seed)
         for name in _names(list(env.unwrapped.episodes), episodes):
             rows.append(run_episode(env, agent, name))
     finally:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import cv2
 import gymnasium as gym
@@ -13,7 +13,7 @@ import lyra_tasks
 from lyra_core.io.video import write_video
 from lyra_core.world import World
 from lyra_tasks.agents import make_agent
-from lyra_tasks.envs.pointnav import open_world
+from lyra_tasks.envs.pointnav import PointNavEnv, open_world
 from lyra_tasks.evaluate import run_episode
 
 
@@ -34,11 +34,11 @@ def play(
         seed: of the agent.
     """
     env = gym.make(env_id, world=open_world(world), render_mode="rgb_array", render_size=size)
-    inner = env.unwrapped
+    inner = cast(PointNavEnv, env.unwrapped)
     frames: list[np.ndarray] = []
 
     def record() -> None:
-        frames.append(_captioned(env.render(), inner))
+        frames.append(_captioned(np.asarray(env.render()), inner))
 
     try:
         name = episode_id or max(inner.episodes.values(), key=lambda e: e.geodesic_distance).episode_id

@@ -92,13 +92,13 @@ class PhotoSource:
 def smooth_extension(values: np.ndarray, known: np.ndarray, *, levels: int = 7) -> np.ndarray:
     """Extend (h, w, C) float values smoothly beyond ``known`` (h, w): a pyramid of normalised averages, coarse to fine."""
     mass = known.astype(np.float32)
-    pyramid = [(values.astype(np.float32) * mass[..., None], mass)]
+    pyramid: list[tuple[np.ndarray, np.ndarray]] = [(values.astype(np.float32) * mass[..., None], mass)]
     while len(pyramid) < levels and min(pyramid[-1][1].shape) > 3:
         half = (max(1, pyramid[-1][1].shape[1] // 2), max(1, pyramid[-1][1].shape[0] // 2))
         pyramid.append(
             (
-                cv2.resize(pyramid[-1][0], half, interpolation=cv2.INTER_AREA),
-                cv2.resize(pyramid[-1][1], half, interpolation=cv2.INTER_AREA),
+                np.asarray(cv2.resize(pyramid[-1][0], half, interpolation=cv2.INTER_AREA)),
+                np.asarray(cv2.resize(pyramid[-1][1], half, interpolation=cv2.INTER_AREA)),
             )
         )
     size = (values.shape[1], values.shape[0])

@@ -33,7 +33,7 @@ def sky_image(source: PhotoSource, *, width: int = 768) -> np.ndarray:
         # A roof or a bird taken for sky would come back all around the compass as a dark cloud.
         light = colours.mean(-1)
         known &= light > 0.55 * float(np.median(light[known]))
-    known = cv2.erode(known.astype(np.uint8), np.ones((3, 3), np.uint8)).astype(bool)
+    known = np.asarray(cv2.erode(known.astype(np.uint8), np.ones((3, 3), np.uint8))).astype(bool)
     if not known.any():
         top, horizon = np.array([110.0, 150.0, 205.0]), np.array([205.0, 215.0, 225.0])
         blend = np.clip(np.sin(np.maximum(elevation, 0)), 0, 1)[:, None, None]
@@ -45,7 +45,8 @@ def sky_image(source: PhotoSource, *, width: int = 768) -> np.ndarray:
     index = np.arange(width) - first
     folded = first + np.abs((index + period) % (2 * period) - period)
     folded = np.clip(folded, 0, width - 1)
-    colours, known = np.where(known[..., None], colours, colours[:, folded]), known | (known[:, folded] & rows[:, None])
+    colours = np.where(known[..., None], colours, colours[:, folded])
+    known = np.logical_or(known, known[:, folded] & rows[:, None])
     base = smooth_extension(np.concatenate([colours] * 3, 1), np.concatenate([known] * 3, 1))[:, width : 2 * width]
     inner = cv2.distanceTransform(known.astype(np.uint8), cv2.DIST_L2, 3)
     weight = np.clip(inner / 6.0, 0, 1)[..., None]
