@@ -39,8 +39,8 @@ def sky_image(source: PhotoSource, *, width: int = 768) -> np.ndarray:
         blend = np.clip(np.sin(np.maximum(elevation, 0)), 0, 1)[:, None, None]
         return np.broadcast_to(np.rint(horizon + (top - horizon) * blend), (height, width, 3)).astype(np.uint8)
     # Clouds repeat mirrored around the compass; only what remains unknown is a smooth gradient.
-    rows = known.any(1)
-    first, last = np.argmax(known.any(0)), width - 1 - np.argmax(known.any(0)[::-1])
+    rows, columns = np.asarray(known.any(1)), np.flatnonzero(known.any(0))
+    first, last = columns[0], columns[-1]
     period = max(2, last - first)
     index = np.arange(width) - first
     folded = first + np.abs((index + period) % (2 * period) - period)
