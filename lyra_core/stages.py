@@ -14,7 +14,7 @@ import numpy as np
 from lyra_core import build_files
 from lyra_core.backends import resolve
 from lyra_core.build import WorldBuild
-from lyra_core.camera.collision import keep_clear
+from lyra_core.camera.collision import keep_clear, relief
 from lyra_core.camera.formats import load_trajectory, relative_to, save_trajectory
 from lyra_core.camera.se3 import from_yaw_pitch
 from lyra_core.camera.trajectories import CHUNK_FRAMES, make_trajectory
@@ -128,7 +128,13 @@ class Context:
         estimate = self.reading_and_estimate[1]
         camera = estimate.camera.resized(*frame_size(estimate.camera, self.cfg.quality))
         T, path = estimate.T_world_camera, None
-        tracer = make_ray_tracer(*merge_parts(self.generator.explicit_world().parts)) if is_explicit(self.generator) else None
+        explicit = is_explicit(self.generator)
+        known = (
+            merge_parts(self.generator.explicit_world().parts)
+            if explicit
+            else relief(estimate.depth, estimate.camera, estimate.T_world_camera)
+        )
+        tracer = make_ray_tracer(*known) if len(known[1]) else None
         for number, segment in enumerate(self._build.manifest["recipe"]["segments"]):
             piece = self._segment(number, segment, camera, T)
             if tracer is not None:

@@ -9,7 +9,7 @@ from scipy.spatial.transform import Rotation, Slerp
 
 from lyra_core.camera.trajectories import smoothstep
 from lyra_core.rays import RayTracer, sphere_directions
-from lyra_core.types import Trajectory
+from lyra_core.types import Camera, Trajectory
 
 SPHERE_RAYS = 2000
 """Directions all round: 4.5 degrees apart, so a 2 cm thing is met at 0.25 m."""
@@ -42,6 +42,24 @@ def keep_clear(trajectory: Trajectory, tracer: RayTracer, *, clearance: float = 
     out = replace(trajectory, T_world_camera=_retimed(T, planned))
     same = (out.T_world_camera == trajectory.T_world_camera).all((1, 2))
     return out, int((~same).sum())
+
+
+def relief(depth: np.ndarray, camera: Camera, T_world_camera: np.ndarray, *, stride: int = 8) -> tuple[np.ndarray, np.ndarray]:
+    """Return triangles (V, 3) world [m], (F, 3) of what one depth picture (H, W) [m] shows: all there is before a world is built.
+
+    Every ``stride``-th pixel is a vertex; triangles with an unknown corner or across a jump of the depth by a quarter are left
+    out.
+    """
+    thin = depth[::stride, ::stride].astype(float)
+    rays = camera.rays()[::stride, ::stride].astype(float)
+    points = rays * np.nan_to_num(thin)[..., None] @ T_world_camera[:3, :3].T + T_world_camera[:3, 3]
+    index = np.arange(thin.size).reshape(thin.shape)
+    a, b, c, d = index[:-1, :-1].ravel(), index[:-1, 1:].ravel(), index[1:, 1:].ravel(), index[1:, :-1].ravel()
+    faces = np.concatenate([np.stack([a, b, c], 1), np.stack([a, c, d], 1)])
+    corners = thin.ravel()[faces]
+    with np.errstate(invalid="ignore"):
+        whole = corners.max(1) < 1.25 * corners.min(1)
+    return points.reshape(-1, 3), faces[whole]
 
 
 class _Probe:

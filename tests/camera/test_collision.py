@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import trimesh
 
-from lyra_core.camera.collision import keep_clear
+from lyra_core.camera.collision import keep_clear, relief
 from lyra_core.camera.se3 import from_yaw_pitch
 from lyra_core.camera.trajectories import PRESETS, tour, walk_forward
 from lyra_core.rays import make_ray_tracer
@@ -102,3 +102,19 @@ def test_a_start_too_near_never_moves_and_comes_no_nearer():
     path, altered = keep_clear(walk_forward(CAMERA, START, 81), tracer(mesh))
     assert altered and np.array_equal(path.T_world_camera[0], START)
     assert distance(mesh, path).min() >= 0.0999
+
+
+def test_relief_of_a_depth_picture_stops_the_camera_before_what_the_photo_shows() -> None:
+    camera = Camera.from_focal(60.0, 120, 80)
+    depth = np.full((80, 120), 3.0, np.float32)
+    depth[:, :20] = np.nan
+    depth[:, 100:] = 9.0
+    T = from_yaw_pitch(np.array([0.0, 0.0, 1.5]), 0.0)
+    vertices, faces = relief(depth, camera, T)
+    used = vertices[faces]
+    assert np.isfinite(used).all()
+    # Nothing bridges the unknown region or the jump from 3 m to 9 m.
+    assert set(np.round(used[..., 0], 6).ravel()) == {3.0, 9.0}
+    assert (np.ptp(used[..., 0], axis=1) < 1e-6).all()
+    path, changed = keep_clear(walk_forward(camera, T, 81, distance=5.0), make_ray_tracer(vertices, faces))
+    assert changed > 0 and path.T_world_camera[:, 0, 3].max() <= 2.75 + 1e-3
