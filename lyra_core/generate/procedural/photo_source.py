@@ -10,6 +10,8 @@ import numpy as np
 from lyra_core.camera.se3 import inverse
 from lyra_core.types import DepthEstimate, Label
 
+OBJECT_RIM = 7
+"""Width of the kernel that keeps an object's blurred outline off the wall and floor behind it, where it would be spread [px]."""
 SKY_FRINGE = 9
 """Width of the kernel that grows what is not sky [px]: skylines of leaves and wires are finer than their mesh."""
 
@@ -27,11 +29,12 @@ class PhotoSource:
     paintable: np.ndarray | None = None
     """(H, W) bool: pixels that may be drawn on built surfaces."""
 
-    def with_first_hit(self, first_hit: np.ndarray) -> PhotoSource:
-        """Return a copy that knows the built geometry."""
+    def with_first_hit(self, first_hit: np.ndarray, *, standing: np.ndarray) -> PhotoSource:
+        """Return a copy that knows the built geometry; standing (H, W) bool: an object is hit first."""
         solid = (self.estimate.labels != Label.SKY).astype(np.uint8)
         grown = cv2.dilate(solid, np.ones((SKY_FRINGE, SKY_FRINGE), np.uint8)) > 0
-        return replace(self, first_hit=first_hit, paintable=grown)
+        rim = cv2.dilate(standing.astype(np.uint8), np.ones((OBJECT_RIM, OBJECT_RIM), np.uint8)) > 0
+        return replace(self, first_hit=first_hit, paintable=grown & ~rim)
 
     @property
     def position(self) -> np.ndarray:

@@ -15,6 +15,8 @@ SMALLEST_PATCH = 8
 """Half side that a patch of bare wall must exceed [texel]."""
 STRANGE = 12.0
 """A patch whose colour is this far from the wall's counts as one e-th of its size [grey levels]."""
+DETAIL_REACH = 24.0
+"""Mirrored detail fades over this distance from what is known [px]."""
 SKIRTING = 0.08
 """Height of the skirting board [m]."""
 LOWEST_WALL = 1.8
@@ -140,7 +142,10 @@ def fill_by_mirror(colours: np.ndarray, known: np.ndarray, fallback: np.ndarray)
     detail = _mirror_rows(detail.transpose(1, 0, 2), np.repeat(rows[None, :], known.shape[1], 0)).transpose(1, 0, 2)
     base = smooth_extension(colours, known)
     sigma = max(2.0, min(known.shape) / 12)
-    filled = base + detail - cv2.GaussianBlur(detail, (0, 0), sigma, borderType=cv2.BORDER_REFLECT)
+    detail -= cv2.GaussianBlur(detail, (0, 0), sigma, borderType=cv2.BORDER_REFLECT)
+    # Far inside a large hole mirrored rows disagree and would show as streaks.
+    far = cv2.distanceTransform((~known).astype(np.uint8), cv2.DIST_L2, 3)
+    filled = base + detail * np.exp(-((far / DETAIL_REACH) ** 2))[..., None]
     inner = (
         cv2.distanceTransform(known.astype(np.uint8), cv2.DIST_L2, 3) if not known.all() else np.full(known.shape, 9.0, np.float32)
     )

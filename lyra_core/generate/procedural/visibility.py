@@ -24,9 +24,11 @@ def with_first_hit(source: PhotoSource, place: Space, skylines: list[np.ndarray]
     for edge, provenance in enumerate(place.edge_provenance):
         top = skylines[edge] if provenance == Provenance.SEEN and not place.ceiling else np.full(2, place.height)
         pieces.append(_wall(*place.edge(edge), top))
+    flat_faces = sum(len(faces) for _, faces in pieces)
     pieces += [(solid.vertices, solid.faces) for solid in solids]
     hits = cast_camera(make_ray_tracer(*merged(pieces)), source.estimate.camera, source.estimate.T_world_camera)
-    return source.with_first_hit(hits.t.reshape(source.rgb.shape[:2]))
+    shape = source.rgb.shape[:2]
+    return source.with_first_hit(hits.t.reshape(shape), standing=(hits.face >= flat_faces).reshape(shape))
 
 
 def _wall(start: np.ndarray, end: np.ndarray, top: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
