@@ -85,7 +85,8 @@ def test_extend_before_the_photo_is_stored_says_what_to_run(photo: Path, tmp_pat
 
 def test_training_world_is_small_loads_at_once_and_is_walked_in(photo: Path, world_copy: Path) -> None:
     world, watcher = build(photo, world_copy, keep="training")
-    assert watcher.ran == []
+    # Fewer Gaussians are allowed: what depends on their number is made anew, the frames are not.
+    assert watcher.ran == ["lift", "usd", "report"]
     assert not any((world_copy / name).exists() for name in ("frames", "depth", "build", "video.mp4", "captions.json"))
     size = sum(path.stat().st_size for path in world_copy.rglob("*") if path.is_file())
     start = time.perf_counter()
