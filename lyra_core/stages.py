@@ -16,7 +16,7 @@ from lyra_core.backends import resolve
 from lyra_core.build import WorldBuild
 from lyra_core.camera.collision import keep_clear, relief
 from lyra_core.camera.formats import load_trajectory, relative_to, save_trajectory
-from lyra_core.camera.se3 import from_yaw_pitch
+from lyra_core.camera.se3 import from_yaw_pitch, look_at
 from lyra_core.camera.trajectories import CHUNK_FRAMES, make_trajectory
 from lyra_core.config import ATLAS_SIZES, WORKING_SIZES, WorldCfg
 from lyra_core.errors import InputError
@@ -378,12 +378,12 @@ class Context:
         return ["report.html", "preview.png"]
 
     def _views(self) -> list[Frame]:
-        """Six views: along the path, or of an explicit world the photo's own, three by quarter turns, and two further spaces."""
+        """Six views: along the path, or of an explicit world the photo's own, three by quarter turns, two back from further on."""
         if not is_explicit(self.generator):
             return [self.frame(int(i)) for i in np.linspace(0, len(self.path) - 1, 6).round()]
         eye, places = self.path.T_world_camera[0, :3, 3], self.generator.explicit_world().places
         T = [self.path.T_world_camera[0], *(from_yaw_pitch(eye, yaw, -0.1) for yaw in (np.pi / 2, np.pi, -np.pi / 2))]
-        T += [from_yaw_pitch(np.append(places[i], eye[2]), 0.5, -0.1) for i in (1, len(places) - 1)]
+        T += [look_at(np.append(places[i], eye[2]), np.append(places[0], eye[2] - 0.3)) for i in (1, len(places) - 1)]
         views = replace(self.path, T_world_camera=np.stack(T), K=self.path.K[:1].repeat(len(T), 0))
         return [self.generator.first_frame(views[i : i + 1]) for i in range(len(views))]
 
