@@ -92,7 +92,15 @@ def _passages(plan: Plan) -> list[tuple[str, np.ndarray, Provenance]]:
 def _add_floors(
     source: PhotoSource, builder: MeshBuilder, plan: Plan, rng: np.random.Generator, fallback: np.ndarray, grain: float
 ) -> None:
-    texture = PlaneTexture(source, height=0.0, label=Label.FLOOR, reach=9.6, texel=0.0125 * grain, rng=rng, fallback=fallback)
+    texture = PlaneTexture(
+        source,
+        height=0.0,
+        label=Label.FLOOR,
+        reach=9.6 if plan.spaces[0].ceiling else 19.2,
+        texel=0.0125 * grain,
+        rng=rng,
+        fallback=fallback,
+    )
     polygons = [(f"{name}_floor", corners, provenance) for name, corners, provenance in _flat_polygons(plan) + _passages(plan)]
     add_plane(builder, texture, polygons, label=Label.FLOOR, height=0.0, texels=(0.006 * grain, 0.04 * grain), up=True)
 
@@ -107,9 +115,7 @@ def _add_ceilings(
     add_plane(builder, texture, polygons, label=Label.CEILING, height=height, texels=(0.01 * grain, 0.05 * grain), up=False)
 
 
-def _add_objects(
-    builder: MeshBuilder, plan: Plan, seen: list[Solid], rng: np.random.Generator
-) -> list[CollisionPart]:
+def _add_objects(builder: MeshBuilder, plan: Plan, seen: list[Solid], rng: np.random.Generator) -> list[CollisionPart]:
     """Add the photo's objects and their copies in the further spaces; return their colliders."""
     pool = [*seen, *(crate(rng) for _ in range(2))] if not is_furnished(seen) else seen
     charts = [builder.add_chart(solid.image) for solid in pool]

@@ -15,6 +15,8 @@ from lyra_core.generate.procedural.polygons import clip_to_rectangle, triangulat
 from lyra_core.generate.procedural.quilt import flattened, quilt_tile, usual_square
 from lyra_core.types import Label, Provenance
 
+EXEMPLAR_REACH = 8.0
+"""The patch to quilt is looked for in this half square in front of the camera [m]."""
 CELL = 3.2
 """Side of a texture cell [m]; the tile's period is two cells."""
 PATCH = 0.4
@@ -74,7 +76,9 @@ class PlaneTexture:
 
     def _exemplar(self, texel: float) -> np.ndarray | None:
         """Largest fully seen, sharply seen square patch, (h, w, 3) uint8 at the tile's texel; None if there is none."""
-        points = self._grid(0.3, -self._reach, 2 * self._reach, texel)
+        # Beyond some ten metres no floor is sharp enough to copy.
+        reach = min(self._reach, EXEMPLAR_REACH)
+        points = self._grid(0.3, -reach, 2 * reach, texel)
         colours, known = self._source.sample(points, (self._label,))
         sharp = known & (self._footprint(points) < 3.0 * texel)
         if sharp.sum() < ENOUGH_SHARP:
