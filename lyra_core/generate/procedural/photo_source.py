@@ -28,13 +28,15 @@ class PhotoSource:
 
     paintable: np.ndarray | None = None
     """(H, W) bool: pixels that may be drawn on built surfaces."""
+    rim: np.ndarray | None = None
+    """(H, W) bool: pixels on or beside an object's outline."""
 
     def with_first_hit(self, first_hit: np.ndarray, *, standing: np.ndarray) -> PhotoSource:
         """Return a copy that knows the built geometry; standing (H, W) bool: an object is hit first."""
         solid = (self.estimate.labels != Label.SKY).astype(np.uint8)
         grown = cv2.dilate(solid, np.ones((SKY_FRINGE, SKY_FRINGE), np.uint8)) > 0
         rim = cv2.dilate(standing.astype(np.uint8), np.ones((OBJECT_RIM, OBJECT_RIM), np.uint8)) > 0
-        return replace(self, first_hit=first_hit, paintable=grown & ~rim)
+        return replace(self, first_hit=first_hit, paintable=grown, rim=rim)
 
     @property
     def position(self) -> np.ndarray:
@@ -68,8 +70,10 @@ class PhotoSource:
         colours = cv2.remap(self.rgb, grid[..., 0], grid[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
         return colours.astype(np.float32), known
 
-    def sample_visible(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def sample_visible(self, points: np.ndarray, *, beside_objects: bool = True) -> tuple[np.ndarray, np.ndarray]:
         """Look world points (h, w, 3) of built surfaces up in the photo.
+
+        beside_objects: False leaves out pixels beside the outline of an object.
 
         Returns:
             colours (h, w, 3) float32 and known (h, w) bool: the point is the first thing on its line of sight, within 2 %
@@ -83,7 +87,8 @@ class PhotoSource:
         column = np.clip(np.nan_to_num(uv[..., 0]), 0, width - 1).astype(int)
         row = np.clip(np.nan_to_num(uv[..., 1]), 0, height - 1).astype(int)
         inside = (z > 0.05) & (uv[..., 0] >= 0) & (uv[..., 0] < width) & (uv[..., 1] >= 0) & (uv[..., 1] < height)
-        return colours, inside & self.paintable[row, column] & (z < self.first_hit[row, column] * 1.02 + 0.02)
+        paintable = self.paintable if beside_objects or self.rim is None else self.paintable & ~self.rim
+        return colours, inside & paintable[row, column] & (z < self.first_hit[row, column] * 1.02 + 0.02)
 
     def world_points(self) -> np.ndarray:
         """Return (H, W, 3) float64 world points of the estimate; NaN where the depth is unknown."""

@@ -72,7 +72,7 @@ def bake_segment(
     texel = float(np.clip(distance / source.estimate.camera.K[0, 0], finest, 0.25))
     w, h = int(np.clip(round(length / texel), 2, 1536)), int(np.clip(round(tall / texel), 4, 1024))
     points, _ = _wall_grid(start, end, tall, w, h)
-    colours, known = source.sample_visible(points)
+    colours, known = source.sample_visible(points, beside_objects=False)
     top = np.interp((np.arange(w) + 0.5) / w, (np.arange(len(skyline)) + 0.5) / len(skyline), skyline)
     known &= points[..., 2] <= top[None, :] + texel
     sharp = _pixels_per_metre(source, points, length)
