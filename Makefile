@@ -11,7 +11,7 @@ INSTALL_INPUTS := setup.py pyproject.toml constraints.txt \
 	$(wildcard tasks/lyra_tasks/__init__.py exts/lyra_worlds/lyra_worlds/__init__.py configs/__init__.py)
 PIP = $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-.PHONY: demo test test-slow lint check-python env-physx system-deps clean
+.PHONY: demo test test-slow lint check-python env-physx env-depth-anything-3 system-deps clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python -m lyra_core.demo $(if $(PHOTO),"$(PHOTO)") $(if $(OUT),--output "$(OUT)")
@@ -47,6 +47,13 @@ env-physx: .venv-physx/.ready
 .venv-physx/.ready: requirements/physx.txt | check-python
 	test -x .venv-physx/bin/python || $(PYTHON) -m venv .venv-physx
 	.venv-physx/bin/python -m pip --disable-pip-version-check install --quiet --requirement requirements/physx.txt
+	@touch $@
+
+# Depth Anything 3 needs numpy < 2.
+env-depth-anything-3: .venv-depth-anything-3/.ready
+.venv-depth-anything-3/.ready: requirements/depth-anything-3.txt | check-python
+	test -x .venv-depth-anything-3/bin/python || $(PYTHON) -m venv .venv-depth-anything-3
+	.venv-depth-anything-3/bin/python -m pip --disable-pip-version-check install --quiet --requirement requirements/depth-anything-3.txt
 	@touch $@
 
 # Needed by neither demo nor test.

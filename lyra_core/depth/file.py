@@ -48,26 +48,8 @@ class DepthFile:
         Raises:
             InputError: the file cannot be used, or its shape is not that of the photo.
         """
-        camera, notes = reading.camera, []
-        depth = resampled_depth(self._read(photo), camera.width, camera.height)
-        points = camera.rays() * depth[..., None]
-        known = np.isfinite(depth)
-        down = -reading.T_world_camera[2, :3]
-        T, sigma = reading.T_world_camera.copy(), reading.scale_sigma
-        plane = fit_floor(points[known], down, np.random.default_rng(0))
-        if plane is None:
-            notes.append("No floor was found in the depth file: the camera's height and tilt are those read from the photo.")
-        else:
-            T[:3, :3] = rotation_from_down(plane[0])
-            T[2, 3] = plane[1]
-            sigma = _SCALE_SIGMA
-        height = _heights(points, T)
-        ceiling_height, ceiling = _find_ceiling(height, _verticality(points, T), float(T[2, 3]))
-        labels = _labels(depth, height, ceiling, camera, T, reading.labels == Label.SKY)
-        unknown = float((labels == Label.UNLABELED).mean())
-        if unknown > 0.02:
-            notes.append(f"The depth file leaves {100 * unknown:.0f} % of the picture unknown.")
-        return DepthEstimate(depth, labels, camera, T, ceiling_height, "file", sigma, tuple(notes))
+        depth = resampled_depth(self._read(photo), reading.camera.width, reading.camera.height)
+        return from_metric_depth(depth, reading, source="file", sigma=_SCALE_SIGMA, called="The depth file")
 
     def _read(self, photo: Photo) -> np.ndarray:
         depth = read_depth_file(self.path)
@@ -76,6 +58,35 @@ class DepthFile:
             raise InputError(f"{self.path}: got {depth.shape[1]}x{depth.shape[0]} px, expected the shape of the photo, "
                              f"{photo.rgb.shape[1]}x{photo.rgb.shape[0]} px or a multiple")
         return depth
+
+
+def from_metric_depth(depth: np.ndarray, reading: PhotoReading, *, source: str, sigma: float, called: str) -> DepthEstimate:
+    """Correct gravity, camera height and labels of a reading by metric depth (H, W) [m], NaN = unknown.
+
+    Args:
+        source: name of the provider.
+        sigma: relative standard deviation of the depth's scale.
+        called: what the depth is called in notes.
+    """
+    camera, notes = reading.camera, []
+    points = camera.rays() * depth[..., None]
+    known = np.isfinite(depth)
+    down = -reading.T_world_camera[2, :3]
+    T, scale_sigma = reading.T_world_camera.copy(), reading.scale_sigma
+    plane = fit_floor(points[known], down, np.random.default_rng(0))
+    if plane is None:
+        notes.append(f"No floor was found in {called[0].lower()}{called[1:]}: the camera's height and tilt are those read from the photo.")
+    else:
+        T[:3, :3] = rotation_from_down(plane[0])
+        T[2, 3] = plane[1]
+        scale_sigma = sigma
+    height = _heights(points, T)
+    ceiling_height, ceiling = _find_ceiling(height, _verticality(points, T), float(T[2, 3]))
+    labels = _labels(depth, height, ceiling, camera, T, reading.labels == Label.SKY)
+    unknown = float((labels == Label.UNLABELED).mean())
+    if unknown > 0.02:
+        notes.append(f"{called} leaves {100 * unknown:.0f} % of the picture unknown.")
+    return DepthEstimate(depth, labels, camera, T, ceiling_height, source, scale_sigma, tuple(notes))
 
 
 def _heights(points: np.ndarray, T: np.ndarray) -> np.ndarray:

@@ -12,7 +12,7 @@ import trimesh
 from lyra_core.backends import GENERATORS, resolve
 from lyra_core.camera.se3 import from_yaw_pitch
 from lyra_core.config import GenerateCfg
-from lyra_core.errors import InputError
+from lyra_core.errors import ConfigError, InputError
 from lyra_core.generate.loop import generate_chunks
 from lyra_core.generate.warp_fill import GeneratorWarpFill
 from lyra_core.io.images import read_depth, read_image, write_depth, write_image
@@ -150,18 +150,25 @@ def test_depth_comes_from_the_generator_or_a_provider():
         run(Blind(), path(81))
     calls, truth = [], GeneratorRoom()
 
-    def provider(newest, frames):
-        calls.append((newest, len(frames)))
+    def provider(frames, history):
+        calls.append((history, len(frames)))
         return [truth.query(f.camera, f.T_world_camera).depth for f in frames]
 
     chunks, _ = run(Blind(), path(161), depth_provider=provider)
-    assert [(n is None, count) for n, count in calls] == [(True, 1), (False, 80), (False, 80)]
-    assert calls[2][0] is chunks[0].frames[-1]
+    assert [count for _, count in calls] == [1, 80, 80] and calls[0][0] == ()
+    assert calls[2][0][0] is chunks[0].frames[-1] and len(calls[2][0]) == 1 + len(chunks[1].retrieved)
     exact, _ = run(GeneratorRoom(), path(161))
     assert all(np.array_equal(a.depth, b.depth, equal_nan=True) for x, y in zip(chunks, exact, strict=True)
                for a, b in zip(x.frames, y.frames, strict=True))
     with pytest.raises(InputError, match="got 0 depths, expected one for each of 1"):
-        run(Blind(), path(81), depth_provider=lambda newest, frames: [])
+        run(Blind(), path(81), depth_provider=lambda frames, history: [])
+    calls.clear()
+    (sparse,), cache = run(Blind(), path(81), depth_provider=provider, depth_stride=4)
+    assert [count for _, count in calls] == [1, 20]
+    assert [np.isfinite(f.depth).any() for f in sparse.frames] == [i % 4 == 0 for i in range(81)]
+    assert all((f.provenance == 255).all() for i, f in enumerate(sparse.frames) if i % 4) and len(cache) == 11
+    with pytest.raises(ConfigError, match="frame_stride: got 5"):
+        run(Blind(), path(81), depth_provider=provider, depth_stride=5)
 
 
 def test_one_frame_of_sky_is_not_a_generator_without_depth():
