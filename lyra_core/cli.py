@@ -15,6 +15,7 @@ VERBS: dict[str, str] = {
     "revert": "lyra_core.commands:revert",
     "episodes": "lyra_core.commands:episodes",
     "play": "lyra_tasks.commands:play",
+    "models": "lyra_core.models_command:models",
     "doctor": "lyra_core.doctor:doctor",
 }
 """Verb -> module:function. The function's arguments and docstring are the verb's options and help."""
@@ -25,6 +26,7 @@ SUMMARIES: dict[str, str] = {
     "revert": "go back to an earlier chunk of frames",
     "episodes": "sample navigation episodes for a robot radius",
     "play": "let the oracle agent walk an episode and film it",
+    "models": "list, convert and verify the weights of generator lyra2",
     "doctor": "which backends work here, why not, and what to install",
 }
 """Kept here, so that the overview needs none of the verbs' modules."""

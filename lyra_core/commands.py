@@ -7,6 +7,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -38,9 +39,16 @@ Scene = Annotated[Literal["auto", "indoor", "outdoor"] | None, _arg("{auto,indoo
 CameraPath = Annotated[str | None, _arg("PRESET|FILE", _DEFAULTS.generate.trajectory)]
 Frames = Annotated[int | None, _arg("INT", _DEFAULTS.generate.frames)]
 Generator = Annotated[str | None, _arg("NAME|CLASS", _DEFAULTS.generate.generator)]
+Server = Annotated[str | None, _arg("URL", "none")]
 Depth = Annotated[str | None, _arg("NAME|CLASS", _DEFAULTS.depth.provider)]
 DepthFile = Annotated[str | None, _arg("FILE", "none")]
 Prompt = Annotated[str | None, _arg("TEXT", "none")]
+Preset = Annotated[Literal["repo", "paper", "custom"] | None, _arg("{repo,paper,custom}", _DEFAULTS.generate.lyra2.preset)]
+Weights = Annotated[str | None, _arg("DIR", "$LYRA_WORLDS_MODELS, else the user's cache")]
+Distilled = Annotated[bool, tyro.conf.FlagCreatePairsOff]
+Vram = Annotated[str | None, _arg("auto|24|48|80", _DEFAULTS.generate.lyra2.vram)]
+Captions = Annotated[str | None, _arg("FILE", "none")]
+FrameDepth = Annotated[str | None, _arg("NAME|CLASS", _DEFAULTS.depth.frames_provider)]
 Licence = Annotated[str | None, _arg("TEXT", _DEFAULTS.photo.licence)]
 AsJson = Annotated[bool, tyro.conf.FlagCreatePairsOff, tyro.conf.arg(name="json")]
 
@@ -48,9 +56,10 @@ AsJson = Annotated[bool, tyro.conf.FlagCreatePairsOff, tyro.conf.arg(name="json"
 def create(
     photo: Positional[Path], *, output: Folder, config: Config = None, seed: Seed = None, quality: Size = None,
     focal: Focal = None, camera_height: Height = None, scene: Scene = None, trajectory: CameraPath = None,
-    frames: Frames = None, generator: Generator = None, depth: Depth = None, depth_file: DepthFile = None,
-    prompt: Prompt = None, photo_licence: Licence = None, keep: Literal["all", "training"] = "all",
-    quiet: Quiet = False, as_json: AsJson = False,
+    frames: Frames = None, generator: Generator = None, server: Server = None, depth: Depth = None, depth_file: DepthFile = None,
+    frame_depth: FrameDepth = None, prompt: Prompt = None, captions: Captions = None, preset: Preset = None,
+    weights: Weights = None, distilled: Distilled = False, vram: Vram = None, photo_licence: Licence = None,
+    keep: Literal["all", "training"] = "all", quiet: Quiet = False, as_json: AsJson = False,
 ) -> None:
     """Make a world folder from one photo. Run again after a crash or Ctrl-C, it goes on where it stopped.
 
@@ -66,9 +75,16 @@ def create(
         trajectory: Camera path: walk_forward, look_around, orbit, zoom_in_out, loop, tour, or a Lyra .npz file.
         frames: Number of frames, 1 + 80 k.
         generator: Generator's name or module:Class.
-        depth: Depth provider: geometric, file, or module:Class.
+        server: http://HOST:PORT of a running official Lyra 2.0 server, for generator lyra2-server.
+        depth: Depth provider: geometric, file, depth_anything, depth_anything_3, or module:Class.
         depth_file: Depth of the photo from a file (.npy or .npz in metres, 16-bit .png in millimetres).
+        frame_depth: Depth of generated frames, for generators that make none: depth_anything, depth_anything_3, or module:Class.
         prompt: Caption for text-conditioned generators.
+        captions: Lyra's captions.json: one caption per chunk of 80 frames, in place of the prompt.
+        preset: Generator lyra2: the released code's settings or the paper's, where they differ.
+        weights: Generator lyra2: folder of converted weights (lyra-worlds models convert).
+        distilled: Generator lyra2: four steps without guidance, about 15 times as fast.
+        vram: Generator lyra2: memory to plan for [GB].
         photo_licence: Licence of the photo, carried into the world.
         keep: all, or training: without frames, depth and video.
         quiet: Print nothing but errors.
@@ -79,10 +95,17 @@ def create(
     given = {
         "seed": seed, "quality": quality,
         "photo": {"focal": focal, "camera_height": camera_height, "scene": scene, "licence": photo_licence},
-        "depth": {"provider": "file" if depth_file else depth, "path": depth_file},
-        "generate": {"generator": generator, "trajectory": trajectory, "frames": frames, "prompt": prompt},
+        "depth": {"provider": "file" if depth_file else depth, "path": depth_file, "frames_provider": frame_depth},
+        "generate": {
+            "generator": generator, "server": server, "trajectory": trajectory, "frames": frames, "prompt": prompt, "captions": captions,
+            "lyra2": {"preset": preset, "weights": weights, "distilled": distilled or None, "vram": vram},
+        },
     }
     cfg = from_dict(_without_none(given), base=_config(config), where="command line")
+    if cfg.generate.generator == "lyra2" and quality is None and config is None:
+        cfg = replace(cfg, quality="full")  # the size the model was trained at
+    if server is not None and cfg.generate.generator != "lyra2-server":
+        raise ConfigError(f"--server: got generator {cfg.generate.generator!r} beside it, expected --generator lyra2-server")
     given = {"photo_path": photo, "folder": output, "cfg": cfg, "keep": keep}
     _say_where(_run("lyra_core.pipeline:build_world", given, quiet, as_json), quiet, as_json)
 

@@ -38,9 +38,45 @@ class DepthCfg:
     """Depth of the photo."""
 
     provider: str = "geometric"
-    """'geometric', 'file', or 'module:Class'."""
+    """'geometric', 'file', 'depth_anything', 'depth_anything_3', or 'module:Class'."""
     path: str | None = None
     """Depth file for provider 'file' (.npy or .npz in metres, 16-bit .png in millimetres; NaN or 0 = unknown)."""
+    frames_provider: str = "auto"
+    """Depth of generated frames: 'depth_anything', 'depth_anything_3', 'module:Class'; 'auto': the photo's if it can."""
+    frame_stride: int = 4
+    """Every n-th generated frame gets depth; divides 80 and the cache's stride."""
+    model: str | None = None
+    """Model of the depth_anything providers: hub id or folder. None: metric Depth Anything V2 Small, or V3's nested giant."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lyra2Cfg:
+    """The Lyra 2.0 video model; read by generator 'lyra2' alone."""
+
+    preset: Literal["repo", "paper", "custom"] = "repo"
+    """Where the released code and the paper differ: 'repo' or 'paper' as a whole; 'custom' takes every value as configured."""
+    weights: str | None = None
+    """Folder of converted weights. None: $LYRA_WORLDS_MODELS, else the user's cache."""
+    distilled: bool = False
+    """Four steps without guidance, through the distillation LoRA."""
+    steps: int = 35
+    """Denoising steps of the full model."""
+    shift: float = 5.0
+    """Shift of the noise schedule."""
+    guidance: float = 5.0
+    """Weight of the prompt against the negative prompt; 1 = no negative pass."""
+    loras: str = ""
+    """LoRAs beside the distilled one, as 'name=weight,...'."""
+    negative_prompt: str | None = None
+    """None: the embedding published with the weights."""
+    captioner: str | None = None
+    """Vision-language model (hub id or folder) that captions each chunk's newest frame where no prompt is given."""
+    vram: str = "auto"
+    """Memory plan: 'auto', '24', '48' or '80' [GB]."""
+    device: str = "auto"
+    """'auto', 'cuda', 'cuda:1', 'cpu'."""
+    speed: str = "exact"
+    """'exact', or approximations by name, joined by '+': 'fp8', 'cache', 'skip_guidance'."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,21 +84,32 @@ class GenerateCfg:
     """Frames along a camera path."""
 
     generator: str = "procedural"
-    """'procedural' (one explicit world), 'warp_fill' (reprojection and inpainting, the baseline), or 'module:Class'."""
+    """'procedural' (one explicit world), 'warp_fill' (reprojection and inpainting, the baseline), 'lyra2' (video model),
+    'lyra2-server' (the official server), or 'module:Class'."""
     trajectory: str = "tour"
     """Preset name or a Lyra .npz file."""
     frames: int = 81
     """Number of frames, 1 + 80 k."""
     prompt: str = ""
-    """Caption for text-conditioned generators."""
+    """Caption for text-conditioned generators; empty: their own default."""
+    captions: str | None = None
+    """captions.json: one caption per chunk, in place of the prompt."""
     memory: str = "lyra2"
     """Retrieval strategy: 'lyra2', 'none', or 'module:Class'."""
     retrieved_frames: int = 5
     """Frames retrieved from the cache per chunk."""
+    retrieval_views: int = 1
+    """Views of a chunk that frames are retrieved for: its last frame, or so many, evenly spaced up to the last."""
     cache_stride: int = 8
     """Every n-th frame enters the cache."""
     point_subsampling: int = 8
     """Cached point clouds keep one pixel in n x n."""
+    lyra2: Lyra2Cfg = field(default_factory=Lyra2Cfg)
+    """Settings of generator 'lyra2'."""
+    server: str | None = None
+    """http://HOST:PORT of a running official Lyra 2.0 server, for generator 'lyra2-server'."""
+    server_timeout: float = 3600.0
+    """Longest wait for one chunk of that server [s]."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,6 +130,16 @@ class SplatCfg:
 
     max_count: int = 500_000
     """Upper bound of Gaussians."""
+    method: Literal["depth", "feed_forward"] = "depth"
+    """'depth': one flat Gaussian per newly seen block of pixels; 'feed_forward': predicted by a network, which needs weights."""
+    weights: str | None = None
+    """File of the network: the published recon/model.pt, a .safetensors of Depth Anything 3 (giant), or a fine-tuned one."""
+    chunk: int = 128
+    """Frames that the network sees at once."""
+    overlap: int = 10
+    """Frames that a chunk shares with the one before; their Gaussians are that one's."""
+    downsample: int = 2
+    """One Gaussian per n x n pixels."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,18 +174,35 @@ class WorldCfg:
     navigation: NavigationCfg = field(default_factory=NavigationCfg)
 
 
+PRESETS: dict[str, dict[str, Any]] = {
+    "repo": {"generate": {"retrieval_views": 1, "point_subsampling": 4, "lyra2": {"steps": 35}}},
+    "paper": {"generate": {"retrieval_views": 5, "point_subsampling": 8, "lyra2": {"steps": 35}}},
+}
+"""What the released code and the paper of Lyra 2.0 do differently at inference (training: configs/train)."""
+ZOOM_STEPS = 50
+"""Denoising steps of the preset 'repo' for the camera path ``zoom_in_out``, whose released script has its own default."""
+
 LIMITS: dict[str, tuple[float, float]] = {
     "seed": (0, 2**63 - 1),
     "camera_height": (0.1, 20.0),
     "retrieved_frames": (0, 64),
+    "retrieval_views": (1, 80),
+    "frame_stride": (1, 80),
     "cache_stride": (1, 80),
     "point_subsampling": (1, 32),
     "voxel": (0.01, 1.0),
     "max_count": (1, 50_000_000),
+    "chunk": (1, 1024),
+    "overlap": (0, 1023),
+    "downsample": (1, 2),
     "cell": (0.01, 0.5),
     "robot_radius": (0.05, 2.0),
     "robot_height": (0.1, 5.0),
     "step": (0.0, 0.5),
+    "steps": (1, 1000),
+    "shift": (0.1, 100.0),
+    "guidance": (0.0, 100.0),
+    "server_timeout": (1.0, 86400.0),
     "episodes": (0, 100_000),
 }
 """Field -> lowest and highest value, in the field's unit."""
@@ -163,6 +237,30 @@ def from_dict(values: dict[str, Any], *, base: WorldCfg | None = None, where: st
     cfg = _overlay(base or WorldCfg(), values, where)
     check_limits(cfg, where)
     return cfg
+
+
+def with_preset(cfg: WorldCfg) -> WorldCfg:
+    """Return the settings with the preset of generator 'lyra2' filled in; of other generators unchanged.
+
+    Raises:
+        ConfigError: a value was chosen that is neither the default nor the preset's. Presets are never mixed silently.
+    """
+    name = cfg.generate.lyra2.preset
+    if cfg.generate.generator != "lyra2" or name == "custom":
+        return cfg
+    values = {"generate": dict(PRESETS[name]["generate"])}
+    if name == "repo" and cfg.generate.trajectory == "zoom_in_out":
+        values["generate"]["lyra2"] = {"steps": ZOOM_STEPS}
+    filled = _overlay(cfg, values, f"preset {name!r}")
+    for key in ("retrieval_views", "point_subsampling"):
+        _check_mixed(name, key, getattr(cfg.generate, key), getattr(filled.generate, key), getattr(GenerateCfg(), key))
+    _check_mixed(name, "steps", cfg.generate.lyra2.steps, filled.generate.lyra2.steps, Lyra2Cfg().steps)
+    return filled
+
+
+def _check_mixed(preset: str, key: str, got: Any, wanted: Any, default: Any) -> None:
+    if got not in (wanted, default):
+        raise ConfigError(f"generate: {key}: got {got}, but preset {preset!r} has {wanted}; expected that, or preset 'custom'")
 
 
 def load_config(path: Path | str, *, base: WorldCfg | None = None) -> WorldCfg:

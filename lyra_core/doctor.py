@@ -67,6 +67,7 @@ def run_checks() -> list[Check]:
     parts: list[tuple[str, str, Callable[[], str], str, bool]] = [
         ("usd", "OpenUSD", _usd, STANDALONE, True),
         ("video", "ffmpeg", _ffmpeg, "pip install imageio-ffmpeg", True),
+        ("splats", "feed_forward", _feed_forward, "pip install 'lyra-worlds[lyra2]'", False),
         ("environments", "gymnasium", _gymnasium, "pip install 'gymnasium>=1.2'", False),
         ("validators", "openusd", _usd_validation, STANDALONE, False),
         ("validators", "nvidia", _nvidia_validation, "pip install 'lyra-worlds[validate]'", False),
@@ -167,6 +168,13 @@ def _ffmpeg() -> str:
     import imageio_ffmpeg
 
     return f"{imageio_ffmpeg.get_ffmpeg_version()} from imageio-ffmpeg {imageio_ffmpeg.__version__}"
+
+
+def _feed_forward() -> str:
+    missing = [name for name in ("torch", "safetensors") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise RuntimeError(f"{' and '.join(missing)} not installed")
+    return f"torch {importlib.metadata.version('torch')}, with the weights that splats: weights names"
 
 
 def _gymnasium() -> str:

@@ -25,6 +25,10 @@ class JobError(LyraError):
     """A job whose worker process died, or whose own error could not be carried over."""
 
 
+class ServerError(LyraError):
+    """A server that refused, failed, or answered what cannot be used; what is on disk resumes."""
+
+
 class BackendUnavailable(LyraError):
     """An optional backend that cannot run here."""
 

@@ -10,15 +10,17 @@ from pathlib import Path
 from typing import Any
 
 from lyra_core import segments, stages
-from lyra_core.backends import DEPTH_PROVIDERS, resolve
+from lyra_core.backends import DEPTH_PROVIDERS, make_frame_depth, make_generator, resolve
 from lyra_core.build import WorldBuild, package_versions
 from lyra_core.camera.trajectories import CHUNK_FRAMES, check_frame_count
-from lyra_core.config import WorldCfg, check_limits, from_dict, to_dict
-from lyra_core.errors import Cancelled, ConfigError, LyraError, WorldError
+from lyra_core.config import WorldCfg, check_limits, from_dict, to_dict, with_preset
+from lyra_core.errors import Cancelled, ConfigError, LyraError, ServerError, WorldError
+from lyra_core.generate.captions import load_captions
 from lyra_core.io.files import sha256_file
 from lyra_core.io.video import require_ffmpeg
 from lyra_core.jobs.progress import Progress, ProgressNull
 from lyra_core.photo.load import load_photo
+from lyra_core.splats.feed_forward import check_feed_forward
 from lyra_core.types import Photo
 from lyra_core.usd._pxr import require_pxr
 from lyra_core.world import World
@@ -49,17 +51,19 @@ def build_world(
         InputError, ConfigError, WorldError: something given cannot be used; nothing half-written is left of what was there.
         BackendUnavailable: a backend cannot run here.
     """
-    cfg = cfg or WorldCfg()
+    cfg = with_preset(cfg or WorldCfg())
     _check_settings(cfg, keep)
     if keep == "training":
         cfg = replace(cfg, splats=replace(cfg.splats, max_count=min(cfg.splats.max_count, TRAINING_SPLATS)))
     photo = load_photo(Path(photo_path), focal=cfg.photo.focal, licence=cfg.photo.licence)
-    check_backends(cfg, photo)
+    weights = check_backends(cfg, photo)
     segment = segments.check_segment(cfg.generate.trajectory, cfg.generate.frames)
     recipe = {
         "photo": photo.sha256,
         "config": _portable(cfg),
         "depth_file": _file_hash(cfg.depth.path),
+        "captions": load_captions(cfg.generate.captions) if cfg.generate.captions else {},
+        "weights": weights,
         "segments": [segment],
         "versions": package_versions(),
     }
@@ -70,7 +74,7 @@ def build_world(
     segments.keep_trajectory_file(build, 0, segment, cfg.generate.trajectory)
     try:
         return _make(build, cfg, photo=photo, keep=keep, progress=progress)
-    except Cancelled:
+    except (Cancelled, ServerError):
         raise
     except LyraError:
         if build.is_new:
@@ -169,7 +173,12 @@ def _make(build: WorldBuild, cfg: WorldCfg, *, photo: Photo | None, keep: str, p
             context.lift,
             version=1,
             after=("layout", "trajectory", *frame_stages),
-            inputs={"surface": settings["surface"], "splats": settings["splats"]},
+            inputs={
+                "surface": settings["surface"],
+                "splats": settings["splats"],
+                # The file counts by its content, so that other weights under the same name make new Gaussians.
+                **({"weights": _file_hash(cfg.splats.weights)} if cfg.splats.method == "feed_forward" else {}),
+            },
         )
         run(
             "navigation",
@@ -238,8 +247,8 @@ def _check_settings(cfg: WorldCfg, keep: str) -> None:
         require_ffmpeg()
 
 
-def check_backends(cfg: WorldCfg, photo: Photo) -> None:
-    """Look up every backend and the depth file before anything is written.
+def check_backends(cfg: WorldCfg, photo: Photo) -> str | None:
+    """Look up every backend and the depth file before anything is written; returns what identifies the generator's weights.
 
     Raises:
         ConfigError, InputError, BackendUnavailable: one of them cannot be used; it is named.
@@ -249,17 +258,25 @@ def check_backends(cfg: WorldCfg, photo: Photo) -> None:
         provider.check(photo)
     elif cfg.depth.path is not None and cfg.depth.provider in DEPTH_PROVIDERS:
         raise ConfigError(f"depth: path: got {cfg.depth.path!r} for provider {cfg.depth.provider!r}, expected provider 'file'")
-    generator = resolve("generator", cfg.generate.generator)(quality=cfg.quality)
+    generator = make_generator(cfg.generate, quality=cfg.quality)
+    if hasattr(generator, "check"):
+        generator.check(photo)
+    if not getattr(generator, "makes_depth", True):
+        make_frame_depth(cfg.depth).check(photo)
     resolve("memory", cfg.generate.memory)()
     resolve("fusion", cfg.surface.fusion)
+    check_feed_forward(cfg.splats)
     if cfg.surface.route == "surfaces" and not stages.is_explicit(generator):
         raise ConfigError(f"surface: route: got 'surfaces', but generator {cfg.generate.generator!r} has none; expected 'fusion'")
+    return getattr(generator, "weights_id", None)
 
 
 def _portable(cfg: WorldCfg) -> dict[str, Any]:
     """Settings without paths of this machine: files are identified by their content."""
     values = to_dict(cfg)
     values["depth"]["path"] = None
+    values["generate"]["captions"] = None
+    values["generate"]["lyra2"].update(weights=None, device="auto")
     values["generate"]["trajectory"] = segments.trajectory_name(cfg.generate.trajectory)
     return values
 

@@ -12,17 +12,18 @@ from typing import Any, TypeGuard
 import numpy as np
 
 from lyra_core import build_files
-from lyra_core.backends import resolve
+from lyra_core.backends import make_frame_depth, make_generator, resolve
 from lyra_core.build import WorldBuild
 from lyra_core.camera.collision import keep_clear, relief
 from lyra_core.camera.formats import load_trajectory, relative_to, save_trajectory
 from lyra_core.camera.se3 import from_yaw_pitch, look_at
 from lyra_core.camera.trajectories import CHUNK_FRAMES, make_trajectory
 from lyra_core.config import ATLAS_SIZES, WORKING_SIZES, WorldCfg
-from lyra_core.errors import InputError
-from lyra_core.generate.base import ExplicitGenerator
-from lyra_core.generate.loop import Chunk, generate_chunks
-from lyra_core.io.files import write_json
+from lyra_core.errors import InputError, WorldError
+from lyra_core.generate.base import ExplicitGenerator, StatefulGenerator
+from lyra_core.generate.captions import caption_for_chunk
+from lyra_core.generate.loop import Chunk, FrameDepth, generate_chunks
+from lyra_core.io.files import read_json, read_npz, write_json, write_npz
 from lyra_core.io.images import resized
 from lyra_core.io.meshes import (
     load_collision_parts,
@@ -52,6 +53,7 @@ from lyra_core.photo.read import read_photo
 from lyra_core.rays import make_ray_tracer
 from lyra_core.report import ReportInputs, write_report
 from lyra_core.segments import frame_size, joined, load_trajectory_copy, tour_waypoints, trajectory_copy
+from lyra_core.splats.feed_forward import splats_feed_forward, weights_licence
 from lyra_core.splats.from_frames import splats_from_frames
 from lyra_core.splats.ply import read_splats, write_splats
 from lyra_core.surface.lift import lift_frames
@@ -66,7 +68,8 @@ ROBOT_INPUTS = ("cell", "robot_radius", "robot_height", "step")
 """Settings of NavigationCfg that decide where the robot fits."""
 EPISODE_STREAM = 17
 """Sets the episodes' random stream apart from the other streams of a seed."""
-GENERATE_INPUTS = ("generator", "prompt", "memory", "retrieved_frames", "cache_stride", "point_subsampling")
+GENERATE_INPUTS = ("generator", "prompt", "memory", "retrieved_frames", "cache_stride", "point_subsampling", "retrieval_views",
+                   "lyra2")
 """Settings of GenerateCfg that decide a chunk's frames; the camera path counts by its own numbers."""
 
 
@@ -117,7 +120,11 @@ class Context:
         return generator
 
     def _new_generator(self) -> Any:
-        return resolve("generator", self.cfg.generate.generator)(quality=self.cfg.quality)
+        generator = make_generator(self.cfg.generate, quality=self.cfg.quality)
+        wanted, found = self._build.manifest["recipe"].get("weights"), getattr(generator, "weights_id", None)
+        if wanted != found:
+            raise WorldError(f"{self.folder}: made with weights {wanted}, got {found}; expected the same ($LYRA_WORLDS_MODELS names their folder)")
+        return generator
 
     def _prepare(self, generator: Any) -> None:
         reading, estimate = self.reading_and_estimate
@@ -187,6 +194,9 @@ class Context:
         chunks = max(1, (len(self.path) - 1) // CHUNK_FRAMES)
         source: tuple[int, Iterator[Chunk]] | None = None
         names: list[str] = []
+        if hasattr(self.generator, "on_wait"):
+            # A wait of many minutes shows life, and ends when the job is stopped.
+            self.generator.on_wait = lambda message: run.progress.update(0, message)
         for index in range(chunks):
 
             def work(index: int = index) -> list[str]:
@@ -208,6 +218,9 @@ class Context:
                     "generate": {key: settings["generate"][key] for key in GENERATE_INPUTS},
                     "seed": self.cfg.seed,
                     "cameras": self._camera_digest(index),
+                    "weights": self._build.manifest["recipe"].get("weights"),
+                    "depth": None if self.frame_depth is None else settings["depth"],
+                    "caption": caption_for_chunk(self.captions, index) if self.captions else None,
                 },
             )
             names.append(name)
@@ -224,6 +237,8 @@ class Context:
         cfg = self.cfg.generate
         kept = list(range(0, index * CHUNK_FRAMES + 1, cfg.cache_stride)) if index else []
         cache = FrameCache.rebuild(((i, self.frame(i)) for i in kept), point_subsampling=cfg.point_subsampling)
+        if index and is_stateful(self.generator):
+            self.generator.resume(index, lambda chunk: read_npz(self.folder / state_file(chunk)), self.frame)
         return generate_chunks(
             self.generator,
             self.path,
@@ -231,9 +246,25 @@ class Context:
             resolve("memory", cfg.memory)(),
             cfg=cfg,
             seed=self.cfg.seed,
+            depth_provider=self.frame_depth,
+            depth_stride=self.cfg.depth.frame_stride,
             start_chunk=index,
             newest=self.frame(index * CHUNK_FRAMES) if index else None,
+            captions=self.captions,
         )
+
+    @cached_property
+    def frame_depth(self) -> FrameDepth | None:
+        """Depth for generators that make none."""
+        if getattr(self.generator, "makes_depth", True):
+            return None
+        provider = make_frame_depth(self.cfg.depth)
+        return lambda frames, history: provider.estimate_frames(frames, history=history)
+
+    @property
+    def captions(self) -> dict[int, str]:
+        """Captions given at creation: frame id -> caption from there on."""
+        return {int(frame): text for frame, text in self._build.manifest["recipe"].get("captions", {}).items()}
 
     def _write_chunk(self, chunk: Chunk) -> list[str]:
         files = [
@@ -243,8 +274,11 @@ class Context:
         ]
         write_json(
             self.folder / f"build/chunk_{chunk.index:03d}.json",
-            {"frames": list(chunk.frame_ids), "retrieved": list(chunk.retrieved)},
+            {"frames": list(chunk.frame_ids), "retrieved": list(chunk.retrieved), "prompt": chunk.prompt},
         )
+        if is_stateful(self.generator) and (state := self.generator.chunk_state()):
+            write_npz(self.folder / state_file(chunk.index), **state)
+            files.append(state_file(chunk.index))
         return [*files, f"build/chunk_{chunk.index:03d}.json"]
 
     def frame(self, i: int) -> Frame:
@@ -252,9 +286,10 @@ class Context:
         return build_files.load_frame(self.folder, i, self.path)
 
     def keyframes(self) -> list[Frame]:
-        """Frames that are lifted: every fourth and the last."""
+        """Frames that are lifted: every fourth and the last, as far as they have depth."""
         last = len(self.path) - 1
-        return [self.frame(i) for i in sorted({*range(0, last + 1, KEYFRAME_STRIDE), last})]
+        stride = KEYFRAME_STRIDE if self.frame_depth is None else max(KEYFRAME_STRIDE, self.cfg.depth.frame_stride)
+        return [self.frame(i) for i in sorted({*range(0, last + 1, stride), last})]
 
     @property
     def uses_surfaces(self) -> bool:
@@ -270,7 +305,10 @@ class Context:
         else:
             lifted = lift_frames(frames, cfg=self.cfg.surface, atlas_side=ATLAS_SIZES[self.cfg.quality], align=False)
             mesh, parts, notes = lifted.mesh, lifted.parts, lifted.notes
-        cloud = splats_from_frames(frames, max_count=self.cfg.splats.max_count, first_block=1)
+        if self.cfg.splats.method == "feed_forward":
+            cloud = splats_feed_forward(frames, self.cfg.splats)
+        else:
+            cloud = splats_from_frames(frames, max_count=self.cfg.splats.max_count, first_block=1)
         save_surface_mesh(self.folder / "mesh.npz", mesh)
         save_mesh_glb(self.folder / "mesh.glb", mesh)
         save_collision_parts(self.folder / "collision.glb", parts)
@@ -328,8 +366,8 @@ class Context:
         """Encode the frames, and write the prompt under each chunk's first frame, as Lyra's caption files have it."""
         write_video(self.folder / "video.mp4", (self.frame(i).rgb for i in range(len(self.path))))
         chunks = (len(self.path) - 1) // CHUNK_FRAMES
-        firsts = [1 + k * CHUNK_FRAMES if k else 0 for k in range(chunks)]
-        write_json(self.folder / "captions.json", {str(first): self.cfg.generate.prompt for first in firsts})
+        said = [read_json(self.folder / f"build/chunk_{k:03d}.json")["prompt"] for k in range(chunks)]
+        write_json(self.folder / "captions.json", {str(1 + k * CHUNK_FRAMES if k else 0): text for k, text in enumerate(said)})
         return ["video.mp4", "captions.json"]
 
     def describe(self) -> None:
@@ -341,7 +379,12 @@ class Context:
         numbers = {key: round(value, 3) for key, value in free_space_stats(space, self.cfg.navigation.robot_radius).items()}
         self._build.manifest.update(
             photo={"name": photo.name, "sha256": photo.sha256, "licence": photo.licence, "focal_source": photo.focal_source},
-            licences={"photo": photo.licence, "generator": self.generator_licence, "code": "Apache-2.0"},
+            licences={
+                "photo": photo.licence,
+                "generator": self.generator_licence,
+                "code": "Apache-2.0",
+                **({"splats": weights_licence(self.cfg.splats)} if self.cfg.splats.method == "feed_forward" else {}),
+            },
             confidence={key: round(float(value), 4) for key, value in reading.confidence.items()},
             scene_kind=reading.scene_kind,
             scale_sigma=round(float(estimate.scale_sigma), 4),
@@ -391,6 +434,16 @@ class Context:
         """Shortest paths of the first episodes, for the map."""
         graph = self.routes[1]
         return [graph.path(graph.field(episode.goal[:2]), episode.start[:2]) for episode in episodes[:6]]
+
+
+def state_file(chunk: int) -> str:
+    """Name of what a stateful generator keeps of a chunk."""
+    return f"build/state_{chunk:03d}.npz"
+
+
+def is_stateful(generator: Any) -> TypeGuard[StatefulGenerator]:
+    """True if the generator remembers more than its frames."""
+    return hasattr(generator, "resume")
 
 
 def is_explicit(generator: Any) -> TypeGuard[ExplicitGenerator]:

@@ -37,12 +37,13 @@ def clamped_depth(depth: np.ndarray) -> np.ndarray:
 def continuous_depth(depth: np.ndarray, *, tolerance: float = 0.05) -> np.ndarray:
     """Return where depth (H, W) varies little in its 5x5 neighbourhood: (max - min) / mean < tolerance.
 
-    Lyra 2's cleaning of flying pixels at silhouettes. The neighbourhood is cut off at the border. Unknown pixels are False.
+    Lyra 2's cleaning of flying pixels at silhouettes. At the picture's border the neighbourhood is cut off, but its mean is
+    not: what lies outside counts as 0 there, so slanted surfaces are dropped sooner. Unknown pixels are False.
     """
     depth = clamped_depth(depth)
     kernel = np.ones((5, 5), np.uint8)
     spread = cv2.dilate(depth, kernel) - cv2.erode(depth, kernel)
-    mean = cv2.blur(depth, (5, 5), borderType=cv2.BORDER_REPLICATE)
+    mean = cv2.blur(depth, (5, 5), borderType=cv2.BORDER_CONSTANT)
     return (depth > 0) & (spread / (mean + 1e-6) < tolerance)
 
 
@@ -96,7 +97,8 @@ def forward_warp(
 
     Each pixel of ``mask`` (H, W) bool goes to its four neighbours with bilinear weight / w(z), where w = exp(50 log1p(z) /
     max log1p(z)) + 1e-7 lets the nearer surface win (softmax splatting, Niklaus & Liu 2020, with Lyra 2's weight). The
-    maximum is over all targets of the call, so a target warped alone differs in the fourth digit.
+    maximum is over all targets of the call, so a target warped alone differs in the fourth digit. This is the readable
+    version; ``camera.splat`` is the fast one.
 
     Raises:
         InputError: values, depth or mask have another size than the camera.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -18,6 +19,8 @@ class ChunkRequest:
     """Chunk number, from 0."""
     trajectory: Trajectory
     """Cameras of the new frames (80 of them; the first chunk of a world is preceded by the photo's own frame)."""
+    history: Trajectory
+    """Cameras of all frames so far, from frame 0 to the newest."""
     newest: Frame
     """The last frame generated so far: the source of the main warp."""
     retrieved: tuple[Frame, ...]
@@ -43,6 +46,18 @@ class Generator(Protocol):
 
     def generate(self, request: ChunkRequest) -> list[Frame]:
         """Return one frame per camera of the request. depth is NaN everywhere if the generator makes none."""
+        ...
+
+
+class StatefulGenerator(Generator, Protocol):
+    """A generator that remembers more than its frames. Known by its method ``resume``."""
+
+    def chunk_state(self) -> dict[str, np.ndarray]:
+        """Return what must be kept of the chunk just generated; it is stored beside its frames."""
+        ...
+
+    def resume(self, chunks: int, state: Callable[[int], dict[str, np.ndarray]], frame: Callable[[int], Frame]) -> None:
+        """Be as after ``chunks`` chunks, from what was stored: chunk number -> state, frame id -> frame. Called after prepare."""
         ...
 
 

@@ -116,7 +116,7 @@ def generate_chunks(
             if frame_id % cfg.cache_stride == 0:
                 cache.add(frame_id, frame)
         newest = frames[-1]
-        yield Chunk(index, tuple(range(first - len(opening), first + CHUNK_FRAMES)), opening + frames, tuple(retrieved))
+        yield Chunk(index, tuple(range(first - len(opening), first + CHUNK_FRAMES)), opening + frames, tuple(retrieved), getattr(generator, "said", prompt))
         opening = ()
 
 

@@ -10,9 +10,9 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from lyra_core.camera.warp import unproject
 from lyra_core.errors import InputError
 from lyra_core.io.images import decode_depth, encode_depth
+from lyra_core.memory.clouds import Clouds
 from lyra_core.types import Camera, Frame
 
 
@@ -29,7 +29,8 @@ class Bounds(NamedTuple):
 class _Entry:
     camera: Camera
     T_world_camera: np.ndarray
-    points: np.ndarray
+    position: int
+    """In cache order."""
     parts: tuple[tuple[str, int, int], ...]
     """Kind, offset and length of rgb, depth and provenance in the store."""
 
@@ -46,7 +47,7 @@ class FrameCache:
     """Frames with full-resolution depth, camera and a thinned point cloud each, in the order they were added.
 
     Pictures are held losslessly compressed, in memory up to ``resident_mb`` and beyond that in one temporary file, so a walk
-    of thousands of frames stays bounded; only the thinned points stay in memory (about 20 kB for a 416x240 frame).
+    of thousands of frames stays bounded; only the thinned depth stays in memory (about 8 kB for a 416x240 frame).
     """
 
     def __init__(self, *, point_subsampling: int = 8, resident_mb: int = 256) -> None:
@@ -54,8 +55,8 @@ class FrameCache:
             raise InputError(f"FrameCache.point_subsampling: got {point_subsampling}, expected at least 1")
         self.point_subsampling = point_subsampling
         self._entries: dict[int, _Entry] = {}
-        self._spheres: list[tuple[np.ndarray, float]] = []
-        self._bounds: Bounds | None = None
+        self.clouds = Clouds()
+        """The thinned points of all frames, in cache order."""
         self._store = tempfile.SpooledTemporaryFile(max_size=max(resident_mb << 20, 1))
         self._size = 0
 
@@ -84,12 +85,15 @@ class FrameCache:
         return max(self._entries, default=None)
 
     @property
+    def stored_bytes(self) -> int:
+        """Size of the compressed pictures, in memory or in the temporary file."""
+        return self._size
+
+    @property
     def bounds(self) -> Bounds:
         """Bounding spheres of all frames, in cache order."""
-        if self._bounds is None:
-            centres = np.array([centre for centre, _ in self._spheres]).reshape(-1, 3)
-            self._bounds = Bounds(centres, np.array([radius for _, radius in self._spheres]))
-        return self._bounds
+        spheres = self.clouds.spheres.values
+        return Bounds(spheres[:, :3], spheres[:, 3])
 
     def add(self, frame_id: int, frame: Frame) -> None:
         """Keep a frame under a new id.
@@ -100,12 +104,9 @@ class FrameCache:
         if frame_id in self._entries:
             raise InputError(f"FrameCache.add: frame {frame_id} is already cached; expected a new id")
         stride = self.point_subsampling
-        depth = frame.depth[::stride, ::stride]
-        points = unproject(depth, strided_camera(frame.camera, stride), frame.T_world_camera)[depth > 0].astype(np.float32)
         parts = (self._put_picture(frame.rgb), self._put_depth(frame.depth), self._put_picture(frame.provenance))
-        self._entries[frame_id] = _Entry(frame.camera, frame.T_world_camera, points, parts)
-        self._spheres.append(_sphere(points))
-        self._bounds = None
+        self._entries[frame_id] = _Entry(frame.camera, frame.T_world_camera, len(self.clouds), parts)
+        self.clouds.add(frame.depth[::stride, ::stride], strided_camera(frame.camera, stride), frame.T_world_camera)
 
     def frame(self, frame_id: int) -> Frame:
         """Return a cached frame, equal to the one that was added."""
@@ -115,7 +116,7 @@ class FrameCache:
 
     def points(self, frame_id: int) -> np.ndarray:
         """Return the frame's thinned world points (n, 3) float32 [m]; pixels of unknown depth are left out."""
-        return self._entry(frame_id).points
+        return self.clouds.points(self._entry(frame_id).position)
 
     def _entry(self, frame_id: int) -> _Entry:
         if frame_id not in self._entries:
@@ -150,15 +151,6 @@ class FrameCache:
         assert picture is not None
         picture = np.asarray(picture)
         return decode_depth(picture) if kind == "depth" else picture
-
-
-def _sphere(points: np.ndarray) -> tuple[np.ndarray, float]:
-    """Return centre (3,) and radius of a sphere around points (n, 3): centre of their box; radius -1 without points."""
-    if not len(points):
-        return np.zeros(3), -1.0
-    centre = (points.min(0).astype(np.float64) + points.max(0)) / 2
-    # float32 rounding of the points must not leave one outside.
-    return centre, float(np.sqrt(((points - centre) ** 2).sum(1).max())) * (1 + 1e-6) + 1e-6
 
 
 def _summary(ids: list[int]) -> str:

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from lyra_core.camera.se3 import inverse
 from lyra_core.camera.warp import project
 from lyra_core.memory.cache import FrameCache, strided_camera
+from lyra_core.memory.visibility import ViewBuffer
 from lyra_core.types import Camera, Trajectory
 
-BATCH = 64
-"""Frames projected between two looks at the z-buffer."""
+OWNER_TOLERANCE = 1e-6
+"""Points within this of the nearest are equally near [m]: the pixel belongs to the frame that was cached first."""
+UNSEEN_SHARE = 0.02
+"""Sampling weight of a frame that owns nothing, relative to the largest."""
+
+Seen = Iterator[tuple[np.ndarray, np.ndarray]]
+"""Cache positions (n,), and what those frames see of one view (n, h * w) bool."""
 
 
 class MemoryLyra2:
@@ -23,20 +31,21 @@ class MemoryLyra2:
     def __init__(self, *, occlusion_tolerance: float = 0.1, culling: bool = True) -> None:
         self.occlusion_tolerance = occlusion_tolerance
         self.culling = culling
-        """False projects every cached frame: the slow reference with the same result."""
+        """False projects every cached frame, in numpy: the readable, slow reference with the same result."""
 
     def retrieve(self, cache: FrameCache, cameras: Trajectory, *, count: int) -> list[int]:
         """Return up to ``count`` frame ids, best first: each adds the most pixels that no earlier one covers.
 
-        The newest frame (largest id, if positive) is left out and its pixels count as covered, because the main condition
-        is warped from it. Equal gains go to the lower cache position; nothing is returned that adds no pixel.
+        With several target cameras the pixels of all of them count. The newest frame (largest id, if positive) is left out
+        and its pixels count as covered, because the main condition is warped from it. Equal gains go to the lower cache
+        position; nothing is returned that adds no pixel.
         """
-        positions, masks = self.visibility(cache, cameras)
+        positions, bits = self._packed(cache, cameras)
         ids = np.array(cache.ids, dtype=np.int64)[positions]
         newest = cache.newest
         is_newest = (ids == newest) if newest is not None and newest > 0 else np.zeros(len(ids), bool)
-        covered = np.asarray(masks[is_newest].any(0))
-        rows = greedy_coverage(masks[~is_newest], covered, count)
+        covered = np.bitwise_or.reduce(bits[is_newest], 0)
+        rows = _greedy(bits[~is_newest], covered, count)
         return ids[~is_newest][rows].tolist()
 
     def visibility(self, cache: FrameCache, cameras: Trajectory) -> tuple[np.ndarray, np.ndarray]:
@@ -46,72 +55,72 @@ class MemoryLyra2:
             (n,) int64 cache positions, ascending, of the frames that see anything, and (n, V * h * w) bool masks with
             h x w the targets' size divided by the cache's point subsampling, rounded up.
         """
-        stride = cache.point_subsampling
-        views = [strided_camera(cameras.camera(i), stride) for i in range(len(cameras))]
-        T_camera_world = inverse(cameras.T_world_camera)
-        seen = [self._see(cache, view, T) for view, T in zip(views, T_camera_world, strict=True)]
-        positions = np.unique(np.concatenate([p for p, _ in seen])) if seen else np.zeros(0, np.int64)
-        pixels = views[0].width * views[0].height if views else 0
-        masks = np.zeros((len(positions), len(views), pixels), bool)
-        for i, (found, mask) in enumerate(seen):
-            masks[np.searchsorted(positions, found), i] = mask
-        return positions, masks.reshape(len(positions), len(views) * pixels)
+        positions, bits = self._packed(cache, cameras)
+        pixels = _pixels(cache, cameras)
+        masks = np.unpackbits(bits.reshape(len(positions), len(cameras), -(-pixels // 8)), axis=2, count=pixels)
+        return positions, masks.reshape(len(positions), len(cameras) * pixels).astype(bool)
 
-    def _see(self, cache: FrameCache, view: Camera, T_camera_world: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return cache positions (n,) ascending and masks (n, h * w) of the frames that see part of one view."""
-        ids, nearest = cache.ids, np.full(view.width * view.height, np.inf)
-        candidates, boxes, near = self._candidates(cache, view, T_camera_world)
-        drawn: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
-        for first in range(0, len(candidates), BATCH):
-            batch = range(first, min(first + BATCH, len(candidates)))
-            image = nearest.reshape(view.height, view.width)
-            # Ordered by distance, so behind a view that is covered everywhere nothing more can show.
-            if self.culling and near[first] > nearest.max() + self.occlusion_tolerance:
-                break
-            kept = [i for i in batch if not self.culling or near[i] <= _farthest(image, boxes[i]) + self.occlusion_tolerance]
-            if kept:
-                clouds = [cache.points(ids[candidates[i]]) for i in kept]
-                owner = np.repeat(candidates[kept], [len(cloud) for cloud in clouds])
-                inside, pixel, z = _draw(np.concatenate(clouds), view, T_camera_world)
-                np.minimum.at(nearest, pixel, z)
-                drawn.append((owner[inside], pixel, z))
-        if not drawn:
-            return np.zeros(0, np.int64), np.zeros((0, len(nearest)), bool)
-        owner, pixel, z = (np.concatenate(column) for column in zip(*drawn, strict=True))
-        visible = z <= nearest[pixel] + self.occlusion_tolerance
-        found, row = np.unique(owner[visible], return_inverse=True)
-        masks = np.zeros((len(found), len(nearest)), bool)
-        masks[row, pixel[visible]] = True
-        return found, masks
+    def sampling_weights(self, cache: FrameCache, cameras: Trajectory) -> np.ndarray:
+        """Return the weight (N,) float64 of every cached frame, in cache order, for drawing frames at random in training.
 
-    def _candidates(self, cache: FrameCache, view: Camera, T_camera_world: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return the frames whose bounding sphere meets the view, near ones first.
-
-        Returns:
-            (n,) cache positions, (n, 4) pixel boxes u0 v0 u1 v1 (exclusive) of the spheres, (n,) smallest z [m].
+        A frame counts the pixels of the target views where it is the front-most of all, and 2 % of the largest such count
+        beside, so that frames without a pixel are drawn now and then.
         """
-        centres, radii = cache.bounds
-        if not self.culling:
-            everything = np.tile([0, 0, view.width, view.height], (len(radii), 1))
-            return np.flatnonzero(radii >= 0), everything, np.zeros(len(radii))
-        x, y, z = (centres @ T_camera_world[:3, :3].T + T_camera_world[:3, 3]).T
-        near, far = z - radii, z + radii
-        # Around or behind the camera plane the sphere's picture is unbounded, and the box is the whole view.
-        behind = near <= 1e-6
-        low, high = np.where(behind, 1.0, near), np.where(behind, 1.0, far)
-        box = np.empty((len(radii), 4))
-        for column, centre, focal, offset, size in ((0, x, view.K[0, 0], view.K[0, 2], view.width),
-                                                    (1, y, view.K[1, 1], view.K[1, 2], view.height)):
-            least, most = centre - radii, centre + radii
-            box[:, column] = focal * least / np.where(least < 0, low, high) + offset - 1
-            box[:, column + 2] = focal * most / np.where(most > 0, low, high) + offset + 1
-            box[behind, column], box[behind, column + 2] = 0, size
-            box[:, column::2] = np.clip(box[:, column::2], 0, size)
-        box[:, :2], box[:, 2:] = np.floor(box[:, :2]), np.ceil(box[:, 2:])
-        met = (radii >= 0) & (far > 0) & (box[:, 2] > box[:, 0]) & (box[:, 3] > box[:, 1])
-        positions = np.flatnonzero(met)
-        order = positions[np.argsort(near[positions], kind="stable")]
-        return order, box[order].astype(np.int64), near[order]
+        owned = np.zeros(len(cache), np.int64)
+        for seen in self._views(cache, cameras, OWNER_TOLERANCE):
+            owner: np.ndarray | None = None
+            for positions, masks in seen:
+                first = np.where(masks, positions[:, None], len(cache)).min(0)
+                owner = first if owner is None else np.minimum(owner, first)
+            if owner is not None:
+                owned += np.bincount(owner, minlength=len(cache) + 1)[: len(cache)]
+        return owned + UNSEEN_SHARE * owned.max(initial=0)
+
+    def _views(self, cache: FrameCache, cameras: Trajectory, tolerance: float) -> Iterator[Seen]:
+        """Yield what the frames see of each target view."""
+        for i, T_camera_world in enumerate(inverse(cameras.T_world_camera)):
+            view = strided_camera(cameras.camera(i), cache.point_subsampling)
+            if self.culling:
+                yield ViewBuffer(cache, view, T_camera_world).masks(tolerance)
+            else:
+                yield visible_pixels(cache, view, T_camera_world, tolerance)
+
+    def _packed(self, cache: FrameCache, cameras: Trajectory) -> tuple[np.ndarray, np.ndarray]:
+        """Return positions (n,) as ``visibility`` does, and its masks as bits, (n, V * ceil(h * w / 8)) uint8."""
+        found, width = [], -(-_pixels(cache, cameras) // 8)
+        for seen in self._views(cache, cameras, self.occlusion_tolerance):
+            parts = [(np.zeros(0, np.int64), np.zeros((0, width), np.uint8))]
+            for positions, masks in seen:
+                any_pixel = masks.any(1)
+                parts.append((positions[any_pixel], np.packbits(masks[any_pixel], axis=1)))
+            found.append((np.concatenate([p for p, _ in parts]), np.concatenate([bits for _, bits in parts])))
+        positions = np.unique(np.concatenate([part for part, _ in found])) if found else np.zeros(0, np.int64)
+        out = np.zeros((len(positions), len(found), width), np.uint8)
+        for i, (part, bits) in enumerate(found):
+            out[np.searchsorted(positions, part), i] = bits
+        return positions, out.reshape(len(positions), len(found) * width)
+
+
+def _pixels(cache: FrameCache, cameras: Trajectory) -> int:
+    """Return the number of pixels of one thinned target view."""
+    stride = cache.point_subsampling
+    return -(-cameras.width // stride) * -(-cameras.height // stride)
+
+
+def visible_pixels(cache: FrameCache, view: Camera, T_camera_world: np.ndarray, tolerance: float, *, batch: int = 64) -> Seen:
+    """Yield what each frame sees of one view: the readable version of ``memory.visibility``."""
+    nearest = np.full(view.width * view.height, np.inf)
+    drawn = []
+    for frame_id in cache.ids:
+        pixel, z = _draw(cache.points(frame_id), view, T_camera_world)
+        np.minimum.at(nearest, pixel, z)
+        drawn.append((pixel, z))
+    for first in range(0, len(drawn), batch):
+        part = drawn[first : first + batch]
+        masks = np.zeros((len(part), len(nearest)), bool)
+        for mask, (pixel, z) in zip(masks, part, strict=True):
+            mask[pixel[z <= nearest[pixel] + tolerance]] = True
+        yield np.arange(first, first + len(part)), masks
 
 
 def greedy_coverage(masks: np.ndarray, covered: np.ndarray, count: int) -> list[int]:
@@ -119,26 +128,41 @@ def greedy_coverage(masks: np.ndarray, covered: np.ndarray, count: int) -> list[
 
     Equal gains go to the lower row; stops when no row adds a pixel.
     """
+    return _greedy(np.packbits(masks, axis=1), np.packbits(covered), count)
+
+
+def _greedy(bits: np.ndarray, covered: np.ndarray, count: int) -> list[int]:
+    """Do ``greedy_coverage`` on packed bits (n, bytes) uint8.
+
+    A gain never grows, so an old one bounds the new one, and only rows at the top of the old ones are counted again (lazy
+    greedy, Minoux 1978).
+    """
     rows: list[int] = []
-    covered = covered.copy()
-    while len(masks) and len(rows) < count:
-        gains = (masks & ~covered).sum(1)
+    gains = np.concatenate([_count_bits(bits[i : i + 256] & ~covered) for i in range(0, len(bits), 256)] or [np.zeros(0, int)])
+    while len(gains) and len(rows) < count:
         best = int(gains.argmax())
-        if gains[best] == 0:
+        gain = int(_count_bits(bits[best] & ~covered))
+        if gain < gains[best]:
+            gains[best] = gain
+            continue
+        if gain == 0:
             break
         rows.append(best)
-        covered |= masks[best]
+        covered = covered | bits[best]
     return rows
 
 
-def _farthest(image: np.ndarray, box: np.ndarray) -> float:
-    u0, v0, u1, v1 = box
-    return float(image[v0:v1, u0:u1].max())
+def _count_bits(bits: np.ndarray) -> np.ndarray:
+    """Return the number of set bits along the last axis of uint8 values."""
+    return _BITS[bits].sum(-1, dtype=np.int64)
 
 
-def _draw(points: np.ndarray, view: Camera, T_camera_world: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return which points (n,) fall into the view, and the flat pixel and z [m] of those."""
+_BITS = np.array([bin(byte).count("1") for byte in range(256)], np.uint8)
+
+
+def _draw(points: np.ndarray, view: Camera, T_camera_world: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the flat pixels and z [m] of the points (n, 3) that fall into the view."""
     u, v, z = project(points, view, T_camera_world)
     with np.errstate(invalid="ignore"):
         inside = (z > 0) & (u >= 0) & (u < view.width) & (v >= 0) & (v < view.height)
-    return inside, v[inside].astype(np.int64) * view.width + u[inside].astype(np.int64), z[inside]
+    return v[inside].astype(np.int64) * view.width + u[inside].astype(np.int64), z[inside]

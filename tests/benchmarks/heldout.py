@@ -71,7 +71,7 @@ class Source:
         out = {"reprojection": self._reprojected(path)}
         for name, generator in self.generators.items():
             first = generator.first_frame(_photo_path(self.estimate, path))
-            frames = generator.generate(ChunkRequest(0, path, first, (), "", 0))
+            frames = generator.generate(ChunkRequest(0, path, path[:1], first, (), "", 0))
             out[name] = [(f.rgb, f.depth, f.provenance == Provenance.SEEN) for f in frames]
         return out
 

@@ -31,11 +31,11 @@ def door_y(k: int) -> float:
     return 1.5 if k % 2 else -1.5
 
 
-def frame(tracer, T_world_camera: np.ndarray, shade: int = 0) -> Frame:
+def frame(tracer, T_world_camera: np.ndarray, shade: int = 0, *, camera: Camera = CAMERA) -> Frame:
     """Return the true frame of a pose."""
-    hits = cast_camera(tracer, CAMERA, T_world_camera)
-    depth = np.where(np.isfinite(hits.t), hits.t, np.nan).astype(np.float32).reshape(CAMERA.height, CAMERA.width)
-    return Frame(np.full((*depth.shape, 3), shade % 256, np.uint8), depth, CAMERA, T_world_camera, np.zeros(depth.shape, np.uint8))
+    hits = cast_camera(tracer, camera, T_world_camera)
+    depth = np.where(np.isfinite(hits.t), hits.t, np.nan).astype(np.float32).reshape(camera.height, camera.width)
+    return Frame(np.full((*depth.shape, 3), shade % 256, np.uint8), depth, camera, T_world_camera, np.zeros(depth.shape, np.uint8))
 
 
 def walk(rooms: int, per_room: int) -> np.ndarray:

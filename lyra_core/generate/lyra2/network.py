@@ -52,6 +52,16 @@ class Conditions:
     """(B, n, 20480) encoded correspondences, 0 where there are none."""
     squeezed: dict[int, Tensor] | None = field(default=None)
     """Block index -> (B, n, squeeze): the blocks' first projections, kept after the first step; None keeps nothing (training)."""
+    parts: dict[tuple[int, int], Conditions] = field(default_factory=dict)
+    """Of ranks that share the tokens; made by ``part``."""
+
+    def part(self, tokens: slice) -> Conditions:
+        """Return the conditions of some tokens; the same object each time, so that what it keeps is kept."""
+        key = (tokens.start, tokens.stop)
+        if key not in self.parts:
+            keep = None if self.squeezed is None else {}
+            self.parts[key] = Conditions(self.camera[:, tokens], self.correspondence[:, tokens], keep)
+        return self.parts[key]
 
 
 class SelfAttentionProcessor:
@@ -119,6 +129,8 @@ class Lyra2Block(WanTransformerBlock):
         z = (self.norm3(hidden_states.float()) * (1 + ffn_scale) + ffn_shift).type_as(hidden_states)
         return (hidden_states.float() + self.ffn(z).float() * ffn_gate).type_as(hidden_states)
 
+    # Compiled, it would be traced anew for every block's number, and past torch's limit of eight blocks would run uncompiled.
+    @torch.compiler.disable
     def _squeezed(self, conditions: Conditions) -> Tensor:
         """Return the first projection of the correspondences; the same in every step of a chunk."""
         if conditions.squeezed is None:

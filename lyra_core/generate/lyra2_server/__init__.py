@@ -1,0 +1,1 @@
+"""Bridge to a running official Lyra 2.0 inference server: messages, HTTP client, generator."""

@@ -1,0 +1,246 @@
+"""From samples to a loss: everything the network is given, the spoilt history, the corruptions, the flow-matching loss."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from scipy.spatial.transform import Rotation
+from torch import Tensor, nn
+
+from lyra_core.generate.lyra2.canonical import warp_main
+from lyra_core.generate.lyra2.conditioning import (
+    MASK_CHANNELS,
+    Cameras,
+    ChunkInputs,
+    View,
+    packed_buffer,
+    packed_history,
+    packed_rays,
+    timeline_frames,
+)
+from lyra_core.generate.lyra2.network import Lyra2Network
+from lyra_core.generate.lyra2.packing import SUBFRAMES, Packing
+from lyra_core.generate.lyra2.vae import VideoCodec
+from lyra_core.training.flow import TrainSchedule, flow_loss, logit_normal, noised
+from lyra_core.training.sampling import ChunkSample, Sample, torch_generator
+from lyra_core.training.self_augmentation import decoded_end, denoised_once, encode_timeline, spoiling_level, written_back
+from lyra_core.training.settings import HistoryCfg
+
+
+class TrainingNetwork(nn.Module):
+    """The network with everything that has weights inside one forward, as sharded training wants it."""
+
+    def __init__(self, network: Lyra2Network) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(
+        self, latents: Tensor, condition: Tensor, timestep: Tensor, text: Tensor, image: Tensor, plucker: Tensor, buffer: Tensor
+    ) -> Tensor:
+        """Return the velocity (B, C, new, h, w); see Lyra2Network."""
+        with torch.no_grad():
+            conditions = self.network.prepare(plucker, buffer, keep=False)
+        return self.network(latents, condition, timestep, text, image, conditions)
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What training needs beside the network."""
+
+    packing: Packing
+    codec: VideoCodec
+    encode_text: Callable[[str], Tensor]
+    """Caption -> (512, c)."""
+    encode_image: Callable[[Tensor], Tensor]
+    """Frame (3, H, W) in [-1, 1] -> (n, c)."""
+    schedule: TrainSchedule
+    history: HistoryCfg
+    device: torch.device
+
+
+@dataclass(frozen=True)
+class _Past:
+    """What lies before a chunk: pictures and latents."""
+
+    video: Tensor
+    """(3, F, H, W) on the device; spoilt where stage A spoilt it."""
+    latents: Tensor
+    """(C, n, h, w) the first latent, then the newest."""
+
+
+@dataclass(frozen=True)
+class Learnable:
+    """A batch with everything but noise."""
+
+    inputs: list[ChunkInputs]
+    targets: Tensor
+    """(B, C, new, h, w) clean latents."""
+    text: Tensor
+    image: Tensor
+
+
+def losses(network: nn.Module, samples: Sequence[Sample], parts: Parts) -> Tensor:
+    """Return the loss of each sample (B,)."""
+    generators = [torch_generator(sample.seed) for sample in samples]
+    batch = learnable(network, samples, parts, generators)
+    indices = parts.schedule.index_of_draw(torch.cat([logit_normal(1, g) for g in generators]))
+    sigmas = parts.schedule.sigmas[indices].to(parts.device)
+    noise = _noise(batch.targets, generators)
+    velocity = _velocity(network, batch, noised(batch.targets, noise, sigmas), parts.schedule.timesteps[indices].to(parts.device))
+    return flow_loss(velocity, batch.targets, noise, parts.schedule.weights[indices].to(parts.device))
+
+
+@torch.no_grad()
+def learnable(network: nn.Module, samples: Sequence[Sample], parts: Parts, generators: Sequence[torch.Generator]) -> Learnable:
+    """Return what a batch of one mode learns; when self-augmented, after the chunk before it was spoilt."""
+    modes = {sample.mode for sample in samples}
+    assert len(modes) == 1, modes
+    if modes == {"self_augmented"}:
+        pasts, targets = _spoilt(network, samples, parts, generators)
+    else:
+        pasts, targets = _clean(samples, parts)
+    return _with_conditions(samples, [s.target for s in samples], pasts, torch.stack(targets), parts, generators)
+
+
+def chunk_inputs(
+    parts: Parts, sample: Sample, chunk: ChunkSample, past: Tensor, latents: Tensor, generator: torch.Generator
+) -> ChunkInputs:
+    """Return what the network sees of a chunk, as ``conditioning.assemble`` does, with the corruptions of training.
+
+    Args:
+        past: (3, F, H, W) frames; those from the chunk's own on are not read.
+        latents: (C, n, h, w) of the history: the first, then the newest.
+        generator: of the corruptions.
+    """
+    packing, device = parts.packing, parts.device
+    newest, cameras = chunk.number * packing.chunk_frames, sample.cameras.to(device)
+    views = [_view(sample, chunk, i, past, device) for i in range(len(chunk.ids))]
+    depth, camera = chunk.newest_depth.to(device), cameras[[sample.start + newest]]
+    first = View(past[:, 0], depth, cameras[[sample.start]])
+    placed = [first] * (packing.spatial_slots - len(views)) + views[::-1]
+    history = packed_history(packing, latents, parts.codec, placed)
+    history[:, packing.spatial_positions] += _memory_noise(history[:, packing.spatial_positions], parts.history, generator)
+    begin = sample.start + newest + 1
+    targets = cameras[slice(begin, begin + packing.chunk_frames)]
+    warped = warp_main(past[:, newest], depth, camera.K[0], camera.T_world_camera[0], targets.K, targets.T_world_camera)
+    tail = parts.codec.encode(torch.cat([warped[:, :1], warped], 1)[None])[0][0, :, 1:].to(history)
+    condition = torch.cat([history, tail], 1)
+    mask = torch.ones(MASK_CHANNELS, *condition.shape[1:], device=device)
+    times = cameras[[sample.start + i for i in timeline_frames(packing, newest)]]
+    rays, buffer = chunk.geometry or (None, None)
+    height, width = depth.shape
+    spread = _ray_noise(parts.history, chunk.newest_depth, generator)
+    if rays is None or spread is not None:
+        unsure = [replace(view, camera=_jittered(view.camera, spread, generator)) for view in placed]
+        rays = packed_rays(packing, camera, unsure, _jittered(times, spread, generator), _jittered(targets, spread, generator), height, width)
+    if buffer is None:
+        buffer = packed_buffer(packing, views, targets, height, width)
+    return ChunkInputs(history, torch.cat([mask, condition]), rays.to(device), buffer.to(device))
+
+
+def _view(sample: Sample, chunk: ChunkSample, i: int, past: Tensor, device: torch.device) -> View:
+    """Return a retrieved frame; where the past was spoilt, so is the picture."""
+    at = chunk.ids[i] - sample.start
+    picture = past[:, at] if 0 <= at < past.shape[1] else chunk.pictures[i].to(device)
+    return View(picture, chunk.depths[i].to(device), sample.cameras[[chunk.ids[i]]].to(device))
+
+
+def _clean(samples: Sequence[Sample], parts: Parts) -> tuple[list[_Past], list[Tensor]]:
+    pasts, targets = [], []
+    wanted = len(parts.packing.temporal_positions) - 1
+    for sample in samples:
+        video, end = sample.video.to(parts.device), 1 + sample.target.number * parts.packing.chunk_frames
+        line = encode_timeline(parts.codec, parts.packing, video[:, :end], newest=wanted)
+        new = slice(end, end + parts.packing.chunk_frames)
+        targets.append(parts.codec.encode(video[:, new][None], line.encoder)[0][0])
+        pasts.append(_Past(video, line.latents))
+    return pasts, targets
+
+
+def _spoilt(
+    network: nn.Module, samples: Sequence[Sample], parts: Parts, generators: Sequence[torch.Generator]
+) -> tuple[list[_Past], list[Tensor]]:
+    """Run stage A: the chunk before each target is denoised by the network itself and becomes its history."""
+    packing, codec = parts.packing, parts.codec
+    frames = packing.chunk_frames
+    shown = SUBFRAMES * (packing.history_length + packing.new_length - 1) if parts.history.write_back == "history" else frames
+    lines, clean, ends, states = [], [], [], []
+    for sample in samples:
+        video, end = sample.video.to(parts.device), 1 + sample.chunks[0].number * frames
+        line = encode_timeline(codec, packing, video[:, :end], newest=shown // SUBFRAMES + codec.receptive_latents)
+        chunk, state = codec.encode(video[:, end : end + frames][None], line.encoder)
+        lines.append(line)
+        clean.append(chunk[0])
+        states.append(state)
+        ends.append(end + frames)
+    firsts = [_Past(sample.video.to(parts.device), line.latents) for sample, line in zip(samples, lines, strict=True)]
+    batch = _with_conditions(samples, [s.chunks[0] for s in samples], firsts, torch.stack(clean), parts, generators)
+    levels = [spoiling_level(parts.schedule, logit_normal(1, g), max_timestep=parts.history.max_timestep) for g in generators]
+    sigmas, noise = torch.tensor(levels, device=parts.device), _noise(batch.targets, generators)
+    spoilt = denoised_once(lambda state, time: _velocity(network, batch, state, time), batch.targets, noise, sigmas)
+    pasts, targets = [], []
+    for i, (line, past) in enumerate(zip(lines, firsts, strict=True)):
+        end = ends[i]
+        # Where the timeline was cut, its first latent is not next to the others; the decoder must not see it there.
+        latents = torch.cat([line.latents if line.whole else line.latents[:, 1:], spoilt[i]], 1)
+        video = written_back(past.video, decoded_end(codec, latents, frames=shown), end=end)
+        degraded = codec.encode(video[:, end - frames : end][None], line.encoder)[0][0]
+        targets.append(codec.encode(past.video[:, end : end + frames][None], states[i])[0][0])
+        pasts.append(_Past(video, torch.cat([line.latents, degraded], 1)))
+    return pasts, targets
+
+
+def _with_conditions(
+    samples: Sequence[Sample], chunks: Sequence[ChunkSample], pasts: Sequence[_Past], targets: Tensor, parts: Parts,
+    generators: Sequence[torch.Generator],
+) -> Learnable:
+    inputs, texts, images = [], [], []
+    for sample, chunk, past, generator in zip(samples, chunks, pasts, generators, strict=True):
+        inputs.append(chunk_inputs(parts, sample, chunk, past.video, past.latents, generator))
+        caption = chunk.caption
+        texts.append((caption if isinstance(caption, Tensor) else parts.encode_text(caption or "")).to(parts.device))
+        images.append(parts.encode_image(past.video[:, chunk.number * parts.packing.chunk_frames]).to(parts.device))
+    return Learnable(inputs, targets, torch.stack(texts), torch.stack(images))
+
+
+def _velocity(network: nn.Module, batch: Learnable, state: Tensor, timesteps: Tensor) -> Tensor:
+    def stacked(name: str) -> Tensor:
+        return torch.stack([getattr(inputs, name) for inputs in batch.inputs])
+
+    latents = torch.cat([stacked("history"), state], 2)
+    return network(latents, stacked("condition"), timesteps, batch.text, batch.image, stacked("plucker"), stacked("buffer")).float()
+
+
+def _noise(like: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
+    """Return standard normal noise shaped like (B, ...), each sample's from its own generator."""
+    return torch.stack([torch.randn(like.shape[1:], generator=g) for g in generators]).to(like)
+
+
+def _memory_noise(latents: Tensor, cfg: HistoryCfg, generator: torch.Generator) -> Tensor:
+    """Return noise for retrieved latents (C, n, h, w); each has its own level, whose logarithm is normal."""
+    if cfg.memory_noise_std < 0:
+        return torch.zeros_like(latents)
+    levels = torch.exp(cfg.memory_noise_mean + cfg.memory_noise_std * torch.randn(latents.shape[1], generator=generator))
+    return (torch.randn(latents.shape, generator=generator) * levels.view(1, -1, 1, 1)).to(latents)
+
+
+def _ray_noise(cfg: HistoryCfg, depth: Tensor, generator: torch.Generator) -> tuple[float, float] | None:
+    """Return by how much cameras are jittered for the rays, [rad] and [m], or None where they are not."""
+    if cfg.ray_noise == 0 or float(torch.rand(1, generator=generator)) >= cfg.ray_noise:
+        return None
+    known = depth[depth > 0]
+    return np.radians(cfg.ray_degrees), cfg.ray_metres * float(known.median()) if len(known) else 0.0
+
+
+def _jittered(cameras: Cameras, spread: tuple[float, float] | None, generator: torch.Generator) -> Cameras:
+    """Return cameras turned and moved a little, each on its own."""
+    if spread is None:
+        return cameras
+    noise = torch.randn(len(cameras), 6, generator=generator).double()
+    T = torch.eye(4, dtype=torch.float64).repeat(len(cameras), 1, 1)
+    T[:, :3, :3] = torch.from_numpy(Rotation.from_rotvec((spread[0] * noise[:, :3]).numpy()).as_matrix())
+    T[:, :3, 3] = spread[1] * noise[:, 3:]
+    return replace(cameras, T_world_camera=(cameras.T_world_camera.double() @ T.to(cameras.K.device)).float())

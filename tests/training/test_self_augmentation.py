@@ -1,0 +1,133 @@
+"""A whole training step with self-augmented history against the reference's numbers, and what our shortcuts leave unchanged."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("diffusers")
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "generate" / "lyra2"))
+from golden import recorded, weights_of  # noqa: E402
+from tiny import tiny_vae  # noqa: E402
+
+from lyra_core.generate.lyra2.conditioning import Cameras, View, assemble, timeline_frames  # noqa: E402
+from lyra_core.generate.lyra2.packing import Packing  # noqa: E402
+from lyra_core.generate.lyra2.vae import CodecPatch, CodecWan  # noqa: E402
+from lyra_core.training import step  # noqa: E402
+from lyra_core.training.flow import TrainSchedule  # noqa: E402
+from lyra_core.training.sampling import ChunkSample, Sample, torch_generator  # noqa: E402
+from lyra_core.training.self_augmentation import decoded_end, encode_timeline, spoiling_level  # noqa: E402
+from lyra_core.training.settings import HistoryCfg  # noqa: E402
+
+PACKING = Packing.parse("f1k1f1s1f2k2f1k1_g2")
+
+
+def analytic(latents, condition, timestep, *others):
+    """Return the velocity that stood in for the network when the numbers were recorded."""
+    new = latents[:, :, PACKING.history_length :]
+    k = torch.arange(new.shape[1]).view(1, -1, 1, 1, 1)
+    return torch.cos(1.3 * new + 0.7 * k) * (0.4 + 0.6 * timestep.view(-1, 1, 1, 1, 1) / 1000) + 0.25 * new
+
+
+@pytest.fixture(scope="module")
+def data():
+    return recorded("self_augmentation")
+
+
+@pytest.fixture(scope="module")
+def parts():
+    from diffusers import AutoencoderKLWan
+    from diffusers.loaders.single_file_utils import convert_wan_vae_to_diffusers
+
+    weights = weights_of(recorded("vae_streaming"))
+    vae = AutoencoderKLWan(base_dim=weights["encoder.conv1.weight"].shape[0])
+    vae.load_state_dict(convert_wan_vae_to_diffusers(weights), strict=True)
+    return parts_of(CodecWan(vae.eval()))
+
+
+def parts_of(codec, **changes):
+    history = HistoryCfg(memory_noise_std=-1.0, **changes)
+    return step.Parts(
+        PACKING, codec, lambda text: torch.zeros(512, 4), lambda frame: frame.mean((1, 2))[None], TrainSchedule(), history,
+        torch.device("cpu"),
+    )
+
+
+def sample_of(data) -> Sample:
+    video, depth = torch.from_numpy(data["video"]), torch.from_numpy(data["depth"])
+    T = torch.linalg.inv(torch.from_numpy(data["w2c"]).double()).float()
+    none = (torch.zeros(0, 3, *depth.shape[1:]), torch.zeros(0, *depth.shape[1:]), None)
+    chunks = tuple(ChunkSample(n, depth[8 * n], (), *none) for n in (1, 2))
+    return Sample("recorded", "self_augmented", 0, video[:, :25], Cameras(torch.from_numpy(data["K"]), T), chunks, (0, 0, 1, 0))
+
+
+@pytest.fixture(scope="module")
+def seen(data, parts):
+    """Run the step with the recorded draws; returns what the network saw in both stages, and the loss."""
+    draws = iter([data["stageA_t_uniform01"], data["stageB_t_uniform01"]])
+    noises = iter([data["stageA_noise"], data["stageB_noise"]])
+    calls, backs = [], []
+
+    def network(latents, condition, timestep, text, image, plucker, buffer):
+        calls.append({"latents": latents, "condition": condition, "timestep": timestep, "image": image})
+        return analytic(latents, condition, timestep)
+
+    def written(video, decoded, *, end):
+        backs.append(decoded)
+        return real(video, decoded, end=end)
+
+    real = step.written_back
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(step, "logit_normal", lambda count, generator: torch.from_numpy(next(draws)))
+        patch.setattr(step, "_noise", lambda like, generators: torch.from_numpy(next(noises))[None])
+        patch.setattr(step, "written_back", written)
+        loss = step.losses(network, [sample_of(data)], parts)
+    return {"A": calls[0], "B": calls[1], "decoded": backs[0], "loss": loss}
+
+
+def close(got, wanted, atol=1e-4, share=1.0):
+    got = np.asarray(got.detach())
+    assert got.shape == wanted.shape
+    right = (np.abs(got - wanted) <= atol).mean()
+    assert right >= share, f"{100 * (1 - right):.2f} % of the elements are off by more than {atol}"
+
+
+def test_schedule(data):
+    schedule = TrainSchedule()
+    np.testing.assert_allclose(schedule.timesteps, data["train_schedule_timesteps"], atol=2e-4)
+    np.testing.assert_allclose(schedule.sigmas, data["train_schedule_sigmas"], atol=2e-7)
+    np.testing.assert_allclose(schedule.weights, data["train_time_weights"], atol=2e-6)
+    draw = torch.from_numpy(data["stageA_t_uniform01"])
+    assert float(schedule.timesteps[schedule.index_of_draw(draw)]) == pytest.approx(float(data["stageA_t_before_scaling"][0]), abs=2e-4)
+    assert spoiling_level(schedule, draw, max_timestep=500) == pytest.approx(float(data["stageA_sigma"][0]), abs=1e-7)
+
+
+def test_the_network_is_asked_as_recorded(data, seen):
+    close(seen["A"]["latents"][0], data["stageA_net_input"])
+    assert float(seen["A"]["timestep"]) == float(data["stageA_net_timestep"][0])
+    close(seen["B"]["latents"][0], data["stageB_net_input"])
+    assert float(seen["B"]["timestep"]) == pytest.approx(float(data["stageB_net_timestep"][0]), abs=2e-4)
+
+
+def test_the_spoilt_history_is_the_recorded_one(data, seen):
+    close(seen["decoded"], data["stageA_decoded"][:, -24:])
+    history = data["stageB_packed_latents"][:, : PACKING.history_length]
+    close(seen["B"]["latents"][0, :, : PACKING.history_length], history)
+    close(history[:, -2:] - data["stageB_degraded_chunk_latents"] + torch.zeros(1), np.zeros_like(history[:, -2:]))
+    clean = data["stageA_timeline_latents"][:, -2:]
+    assert np.abs(data["stageB_degraded_chunk_latents"] - clean).max() > 0.1
+
+
+def test_conditions_and_image_are_the_recorded_ones(data, seen):
+    close(seen["B"]["condition"][0, 4:], data["stageB_condition"], atol=1e-3, share=0.999)
+    close(seen["B"]["image"][0, 0], data["stageB_last_history_frame"].mean((1, 2)))
+
+
+def test_loss_is_the_recorded_one(data, seen):
+    assert float(seen["loss"]) == pytest.approx(float(data["loss"][0]), abs=1e-4)
