@@ -35,7 +35,7 @@ class PlayWorld:
     view: WorldView
     tracer: RayTracer
     places: np.ndarray
-    """(S, 2) a free place in every room [m]."""
+    """(S, 2) a free place in every room, the photo's first [m]."""
 
     @staticmethod
     def make(seed: int) -> PlayWorld:
@@ -63,8 +63,8 @@ def camera_of(width: int, height: int) -> Camera:
 
 
 def wander(world: PlayWorld, camera: Camera, frames: int, rng: np.random.Generator) -> Trajectory:
-    """Walk about without a goal: smooth turns, away from what is near; slower where there is little room."""
-    position = np.append(world.places[int(rng.integers(len(world.places)))], EYE_HEIGHT)
+    """Walk about from the photo's place without a goal: smooth turns, away from what is near; slower where there is little room."""
+    position = np.append(world.places[0], EYE_HEIGHT)
     yaw, rate = float(rng.uniform(-np.pi, np.pi)), 0.0
     T = np.empty((frames, 4, 4))
     for i in range(frames):

@@ -7,7 +7,7 @@ whenever: a resumed run needs no saved generator state, and any number of proces
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -20,6 +20,7 @@ from lyra_core.generate.lyra2.packing import Packing
 from lyra_core.memory.cache import FrameCache, strided_camera
 from lyra_core.memory.lyra2 import MemoryLyra2
 from lyra_core.training.clips import Clip, ClipSource
+from lyra_core.training.geometry import ChunkGeometry
 from lyra_core.training.settings import HistoryCfg
 from lyra_core.types import Frame, Trajectory
 
@@ -46,8 +47,8 @@ class ChunkSample:
     """(R, H, W) their depths [m]."""
     caption: str | Tensor | None
     """Text, its embedding (512, c), or None for the empty caption."""
-    geometry: tuple[Tensor, Tensor] | None = None
-    """Ray and correspondence channels, where somebody has computed them already."""
+    channels: tuple[Tensor, Tensor] | None = None
+    """Ray and correspondence channels in packed order, where they were computed before."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,10 @@ class Sample:
         """The chunk to learn."""
         return self.chunks[-1]
 
+    def geometry(self, packing: Packing, chunk: ChunkSample) -> ChunkGeometry:
+        """Return the cameras and depths around one of its chunks."""
+        return ChunkGeometry.of(packing, self.cameras, chunk.depths, start=self.start, number=chunk.number, ids=chunk.ids)
+
 
 def draw_mode(cfg: HistoryCfg, *, seed: int, step: int) -> Mode:
     """Draw what kind of sample a step learns: one for the whole batch, so that all processes run the same passes."""
@@ -92,9 +97,17 @@ def torch_generator(seed: Sequence[int]) -> torch.Generator:
 class Sampler:
     """Draws samples; ``sample(step, slot)`` is a function of the seed, the step and the slot alone."""
 
-    def __init__(self, source: ClipSource, packing: Packing, cfg: HistoryCfg, *, seed: int) -> None:
-        self.source, self.packing, self.cfg, self.seed = source, packing, cfg, seed
+    def __init__(self, source: ClipSource, packing: Packing, cfg: HistoryCfg, *, seed: int, pool: int = 0) -> None:
+        """Take in clips and settings.
+
+        Args:
+            pool: > 0: every chunk of every clip is drawn in so many variants that stay in memory with their ray and
+                correspondence channels. For few small clips, where drawing would take longer than learning.
+        """
+        self.source, self.packing, self.cfg, self.seed, self.pool = source, packing, cfg, seed, pool
         self._memory = MemoryLyra2()
+        self._kept: dict[tuple[int, ...], ChunkSample] = {}
+        self._videos: dict[int, tuple[Tensor, Cameras]] = {}
 
     def sample(self, step: int, slot: int) -> Sample:
         """Return what place ``slot`` of the batch learns in a step.
@@ -104,13 +117,14 @@ class Sampler:
         """
         mode, seed = draw_mode(self.cfg, seed=self.seed, step=step), (self.seed, step, SLOT_STREAM, slot)
         rng = np.random.default_rng(seed)
-        clip = self.source.load(int(rng.integers(len(self.source))))
+        index = int(rng.integers(len(self.source)))
+        clip = self.source.load(index)
         start = int(rng.integers(max(1, int(len(clip) * self.cfg.start_share))))
         segment = int(rng.integers(self._segments(clip, start)))
         numbers = {"plain": (segment,), "image": (0,), "self_augmented": (segment, segment + 1)}[mode]
-        frames = range(start, start + 1 + (numbers[-1] + 1) * self.packing.chunk_frames)
-        chunks = tuple(self.chunk(clip, start, number, rng, image=mode == "image") for number in numbers)
-        return Sample(clip.name, mode, start, clip.rgb(frames), clip.cameras(), chunks, seed)
+        chunks = tuple(self._with_caption(self._chunk(index, clip, start, n, rng, mode == "image"), clip, start, rng) for n in numbers)
+        video, cameras = self._pictures(index, clip, start, 1 + (numbers[-1] + 1) * self.packing.chunk_frames)
+        return Sample(clip.name, mode, start, video, cameras, chunks, seed)
 
     def _segments(self, clip: Clip, start: int) -> int:
         """Return how many chunks may be drawn: after each there is another, for self-augmentation."""
@@ -124,17 +138,39 @@ class Sampler:
             )
         return min(whole - spare, self.cfg.max_segments)
 
+    def _pictures(self, index: int, clip: Clip, start: int, count: int) -> tuple[Tensor, Cameras]:
+        """Return the frames of a sample and the cameras of the clip."""
+        if not self.pool:
+            return clip.rgb(range(start, start + count)), clip.cameras()
+        if index not in self._videos:
+            self._videos[index] = clip.rgb(range(len(clip))), clip.cameras()
+        video, cameras = self._videos[index]
+        return video[:, start : start + count], cameras
+
+    def _chunk(self, index: int, clip: Clip, start: int, number: int, rng: np.random.Generator, image: bool) -> ChunkSample:
+        if not self.pool:
+            return self.chunk(clip, start, number, rng, image=image)
+        key = (index, start, number, int(image), int(rng.integers(self.pool)))
+        if key not in self._kept:
+            chunk = self.chunk(clip, start, number, np.random.default_rng([self.seed, SLOT_STREAM, *key]), image=image)
+            scene = ChunkGeometry.of(self.packing, clip.cameras(), chunk.depths, start=start, number=number, ids=chunk.ids)
+            size = chunk.newest_depth.shape
+            self._kept[key] = replace(chunk, channels=(scene.rays(self.packing, *size), scene.correspondences(self.packing, *size)))
+        return self._kept[key]
+
+    def _with_caption(self, chunk: ChunkSample, clip: Clip, start: int, rng: np.random.Generator) -> ChunkSample:
+        key = clip.caption_key(start + 1 + chunk.number * self.packing.chunk_frames)
+        if rng.random() < self.cfg.text_dropout or key is None:
+            return replace(chunk, caption=None)
+        return replace(chunk, caption=clip.embeddings[key] if clip.embeddings else clip.captions[key])
+
     def chunk(self, clip: Clip, start: int, number: int, rng: np.random.Generator, *, image: bool) -> ChunkSample:
         """Return what a chunk is conditioned on, with frames drawn from the memory; ``image``: from the first frame alone."""
         first = start + 1 + number * self.packing.chunk_frames
         candidates = [start] if image else self.candidates(len(clip), first)
         ids = self.drawn(clip, candidates, first + self.packing.chunk_frames - 1, rng)
-        key = None if rng.random() < self.cfg.text_dropout else clip.caption_key(first)
-        caption = None if key is None else clip.embeddings[key] if clip.embeddings else clip.captions[key]
-        return ChunkSample(
-            number, torch.from_numpy(clip.depth([first - 1])[0]), tuple(ids), clip.rgb(ids).transpose(0, 1),
-            torch.from_numpy(clip.depth(ids)), caption,
-        )
+        depth = torch.from_numpy(clip.depth([first - 1])[0])
+        return ChunkSample(number, depth, tuple(ids), clip.rgb(ids).transpose(0, 1), torch.from_numpy(clip.depth(ids)), None)
 
     def candidates(self, count: int, first: int) -> list[int]:
         """Return the frames of the memory for a chunk whose first new frame is given: all over the clip, but not near it."""

@@ -3,28 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-import numpy as np
 import torch
-from scipy.spatial.transform import Rotation
 from torch import Tensor, nn
 
 from lyra_core.generate.lyra2.canonical import warp_main
-from lyra_core.generate.lyra2.conditioning import (
-    MASK_CHANNELS,
-    Cameras,
-    ChunkInputs,
-    View,
-    packed_buffer,
-    packed_history,
-    packed_rays,
-    timeline_frames,
-)
+from lyra_core.generate.lyra2.conditioning import MASK_CHANNELS, ChunkInputs, View, packed_history
 from lyra_core.generate.lyra2.network import Lyra2Network
 from lyra_core.generate.lyra2.packing import SUBFRAMES, Packing
 from lyra_core.generate.lyra2.vae import VideoCodec
 from lyra_core.training.flow import TrainSchedule, flow_loss, logit_normal, noised
+from lyra_core.training.geometry import ray_jitter
 from lyra_core.training.sampling import ChunkSample, Sample, torch_generator
 from lyra_core.training.self_augmentation import decoded_end, denoised_once, encode_timeline, spoiling_level, written_back
 from lyra_core.training.settings import HistoryCfg
@@ -116,36 +106,34 @@ def chunk_inputs(
         generator: of the corruptions.
     """
     packing, device = parts.packing, parts.device
-    newest, cameras = chunk.number * packing.chunk_frames, sample.cameras.to(device)
-    views = [_view(sample, chunk, i, past, device) for i in range(len(chunk.ids))]
-    depth, camera = chunk.newest_depth.to(device), cameras[[sample.start + newest]]
-    first = View(past[:, 0], depth, cameras[[sample.start]])
-    placed = [first] * (packing.spatial_slots - len(views)) + views[::-1]
-    history = packed_history(packing, latents, parts.codec, placed)
+    newest, (height, width) = chunk.number * packing.chunk_frames, chunk.newest_depth.shape
+    scene = sample.geometry(packing, chunk).to(device)
+    # The best frame stands last, where the packing keeps full resolution; missing ones are filled from the left.
+    pictures = [_picture(sample, chunk, i, past) for i in reversed(range(len(chunk.ids)))]
+    pictures = [past[:, 0]] * (packing.spatial_slots - len(pictures)) + pictures
+    depth = chunk.newest_depth.to(device)
+    history = packed_history(packing, latents, parts.codec, [View(picture, depth, scene.newest) for picture in pictures])
     history[:, packing.spatial_positions] += _memory_noise(history[:, packing.spatial_positions], parts.history, generator)
-    begin = sample.start + newest + 1
-    targets = cameras[slice(begin, begin + packing.chunk_frames)]
-    warped = warp_main(past[:, newest], depth, camera.K[0], camera.T_world_camera[0], targets.K, targets.T_world_camera)
+    warped = warp_main(
+        past[:, newest], depth, scene.newest.K[0], scene.newest.T_world_camera[0], scene.targets.K, scene.targets.T_world_camera
+    )
     tail = parts.codec.encode(torch.cat([warped[:, :1], warped], 1)[None])[0][0, :, 1:].to(history)
     condition = torch.cat([history, tail], 1)
     mask = torch.ones(MASK_CHANNELS, *condition.shape[1:], device=device)
-    times = cameras[[sample.start + i for i in timeline_frames(packing, newest)]]
-    rays, buffer = chunk.geometry or (None, None)
-    height, width = depth.shape
-    spread = _ray_noise(parts.history, chunk.newest_depth, generator)
-    if rays is None or spread is not None:
-        unsure = [replace(view, camera=_jittered(view.camera, spread, generator)) for view in placed]
-        rays = packed_rays(packing, camera, unsure, _jittered(times, spread, generator), _jittered(targets, spread, generator), height, width)
-    if buffer is None:
-        buffer = packed_buffer(packing, views, targets, height, width)
-    return ChunkInputs(history, torch.cat([mask, condition]), rays.to(device), buffer.to(device))
+    rays, buffer = chunk.channels or (None, None)
+    jitter = ray_jitter(parts.history, chunk.newest_depth, generator)
+    if jitter is not None:
+        rays = scene.jittered(*jitter, generator).rays(packing, height, width)
+    elif rays is None:
+        rays = scene.rays(packing, height, width)
+    buffer = scene.correspondences(packing, height, width) if buffer is None else buffer
+    return ChunkInputs(history, torch.cat([mask, condition]), rays.to(history), buffer.to(history))
 
 
-def _view(sample: Sample, chunk: ChunkSample, i: int, past: Tensor, device: torch.device) -> View:
-    """Return a retrieved frame; where the past was spoilt, so is the picture."""
+def _picture(sample: Sample, chunk: ChunkSample, i: int, past: Tensor) -> Tensor:
+    """Return a retrieved frame (3, H, W); where the past was spoilt, so is the picture."""
     at = chunk.ids[i] - sample.start
-    picture = past[:, at] if 0 <= at < past.shape[1] else chunk.pictures[i].to(device)
-    return View(picture, chunk.depths[i].to(device), sample.cameras[[chunk.ids[i]]].to(device))
+    return past[:, at] if 0 <= at < past.shape[1] else chunk.pictures[i].to(past)
 
 
 def _clean(samples: Sequence[Sample], parts: Parts) -> tuple[list[_Past], list[Tensor]]:
@@ -225,22 +213,3 @@ def _memory_noise(latents: Tensor, cfg: HistoryCfg, generator: torch.Generator) 
         return torch.zeros_like(latents)
     levels = torch.exp(cfg.memory_noise_mean + cfg.memory_noise_std * torch.randn(latents.shape[1], generator=generator))
     return (torch.randn(latents.shape, generator=generator) * levels.view(1, -1, 1, 1)).to(latents)
-
-
-def _ray_noise(cfg: HistoryCfg, depth: Tensor, generator: torch.Generator) -> tuple[float, float] | None:
-    """Return by how much cameras are jittered for the rays, [rad] and [m], or None where they are not."""
-    if cfg.ray_noise == 0 or float(torch.rand(1, generator=generator)) >= cfg.ray_noise:
-        return None
-    known = depth[depth > 0]
-    return np.radians(cfg.ray_degrees), cfg.ray_metres * float(known.median()) if len(known) else 0.0
-
-
-def _jittered(cameras: Cameras, spread: tuple[float, float] | None, generator: torch.Generator) -> Cameras:
-    """Return cameras turned and moved a little, each on its own."""
-    if spread is None:
-        return cameras
-    noise = torch.randn(len(cameras), 6, generator=generator).double()
-    T = torch.eye(4, dtype=torch.float64).repeat(len(cameras), 1, 1)
-    T[:, :3, :3] = torch.from_numpy(Rotation.from_rotvec((spread[0] * noise[:, :3]).numpy()).as_matrix())
-    T[:, :3, 3] = spread[1] * noise[:, 3:]
-    return replace(cameras, T_world_camera=(cameras.T_world_camera.double() @ T.to(cameras.K.device)).float())

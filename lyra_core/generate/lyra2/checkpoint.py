@@ -163,8 +163,9 @@ def fill(
     for name in expected:
         value = source.read(name)
         value = value.to(device, dtype if value.is_floating_point() else None)
+        parameter = nn.Parameter(value, requires_grad=False)
         for alias in tied[name]:
-            place(module, alias, value)
+            place(module, alias, parameter)
         on_bytes(source.specs[name].nbytes)
 
 
@@ -177,13 +178,13 @@ def _tied(module: nn.Module) -> dict[str, list[str]]:
 
 
 def place(module: nn.Module, name: str, value: Tensor) -> None:
-    """Put a tensor where a parameter or buffer of that name is; tied names get the same tensor."""
+    """Put a tensor where a parameter or buffer of that name is; a parameter given for several names ties them."""
     owner_name, _, attribute = name.rpartition(".")
     owner = module.get_submodule(owner_name)
     if attribute in owner._buffers:
-        owner._buffers[attribute] = value
+        owner._buffers[attribute] = value.detach()
     else:
-        owner._parameters[attribute] = nn.Parameter(value, requires_grad=False)
+        owner._parameters[attribute] = value if isinstance(value, nn.Parameter) else nn.Parameter(value, requires_grad=False)
 
 
 def without_weights(build: Callable[[], nn.Module]) -> Any:

@@ -70,4 +70,4 @@ def tune(network: Lyra2Network, device: torch.device, *, sage: bool = False) -> 
     if can_compile(device):
         compile_blocks(network)
     else:
-        _LOG.warning("the network's blocks run uncompiled, which takes about a fifth longer: Triton or a C compiler is missing")
+        _LOG.warning("the network's blocks run uncompiled, which is slower: Triton or a C compiler is missing")

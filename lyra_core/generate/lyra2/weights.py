@@ -287,9 +287,8 @@ def save_models_folder(
     # Without it the folder counts as empty until everything in it belongs together.
     (folder / MODELS_FILE).unlink(missing_ok=True)
     vae = codec.vae if isinstance(codec, CodecWan) else codec
-    modules: dict[str, Any] = {"network": network, "text_encoder": text_encoder, "image_encoder": image_encoder}
-    if not isinstance(vae, CodecPatch):
-        modules["vae"] = vae
+    modules: dict[str, Any] = {"network": network, "vae": None if isinstance(vae, CodecPatch) else vae,
+                               "text_encoder": text_encoder, "image_encoder": image_encoder}
     parts: dict[str, dict[str, str]] = {}
     for part, module in modules.items():
         shutil.rmtree(folder / part, ignore_errors=True)

@@ -141,9 +141,15 @@ class ServerClient:
         """Take the last generation back; the server can do so once. ``success`` is False if there is none."""
         return self._post("/revert-last-generation", b"", RevertResult, time.monotonic() + self.timeout, "the way back")
 
-    def request(self, request: InferenceRequest, *, what: str = "a chunk") -> None:
-        """Ask for a chunk. A connection that breaks proves nothing, the request may have arrived: ``ask`` tells."""
+    def chunk(self, request: InferenceRequest, *, what: str) -> Answer:
+        """Ask for a chunk and wait for it, no longer than the timeout."""
         deadline = time.monotonic() + self.timeout
+        self.request(request, what=what, deadline=deadline)
+        return self.wait(request.request_id, what=what, deadline=deadline)
+
+    def request(self, request: InferenceRequest, *, what: str = "a chunk", deadline: float | None = None) -> None:
+        """Ask for a chunk. A connection that breaks proves nothing, the request may have arrived: ``ask`` tells."""
+        deadline = time.monotonic() + self.timeout if deadline is None else deadline
         try:
             status, _, data = self._exchange("POST", "/request-inference", encode(request), deadline=deadline, what=what)
         except _Silent as error:
@@ -168,14 +174,14 @@ class ServerClient:
             return Answer(Known.NEVER_ASKED)
         return Answer(Known.DROPPED if "does not have any result" in text else Known.FAILED, text=text)
 
-    def wait(self, request_id: str, *, what: str) -> Answer:
+    def wait(self, request_id: str, *, what: str, deadline: float | None = None) -> Answer:
         """Wait until a request is no longer running.
 
         Raises:
             ServerError: not within the timeout, or the server is gone.
         """
         begin = time.monotonic()
-        deadline = begin + self.timeout
+        deadline = begin + self.timeout if deadline is None else deadline
         while True:
             answer = self.ask(request_id, what=what, deadline=deadline)
             if answer.known is not Known.RUNNING:

@@ -206,8 +206,7 @@ class GeneratorLyra2Server:
         session.settled = False
         if result is None:
             _in_flight(request_id).write_text(prompt, encoding="utf-8")
-            self._client.request(replace(wanted, request_id=request_id), what=what)
-            answer = self._client.wait(request_id, what=what)
+            answer = self._client.chunk(replace(wanted, request_id=request_id), what=what)
             if answer.result is None:
                 lost = "the request is not known there; was the server restarted?"
                 reason = lost if answer.known is Known.NEVER_ASKED else answer.text

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
 
 from lyra_core.generate.lyra2.components import Components
 from lyra_core.generate.lyra2.network import Lyra2Network
 from lyra_core.generate.lyra2.vae import CodecPatch, CodecWan, VideoCodec
+from lyra_core.generate.lyra2.weights import save_models_folder
 
 TEXT_DIM, IMAGE_DIM = 12, 10
 
@@ -47,3 +50,8 @@ def tiny_components(*, codec: VideoCodec | None = None, packing: str | None = No
 def patch_codec() -> CodecPatch:
     """Return a fixed codec with as many channels as Wan's VAE."""
     return CodecPatch(channels=16)
+
+
+def tiny_models(folder: Path, *, seed: int = 0, channels: int = 16) -> Path:
+    """Write a models folder of a tiny random network with the fixed codec, as one trained without VAE is stored."""
+    return save_models_folder(folder, network=tiny_network(seed=seed, channels=channels), codec=CodecPatch(channels=channels))
