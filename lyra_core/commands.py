@@ -97,7 +97,8 @@ def create(
         "photo": {"focal": focal, "camera_height": camera_height, "scene": scene, "licence": photo_licence},
         "depth": {"provider": "file" if depth_file else depth, "path": depth_file, "frames_provider": frame_depth},
         "generate": {
-            "generator": generator, "server": server, "trajectory": trajectory, "frames": frames, "prompt": prompt, "captions": captions,
+            "generator": generator, "server": server, "trajectory": trajectory, "frames": frames, "prompt": prompt,
+            "captions": captions,
             "lyra2": {"preset": preset, "weights": weights, "distilled": distilled or None, "vram": vram},
         },
     }

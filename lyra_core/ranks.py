@@ -1,4 +1,4 @@
-"""The command line on several GPUs: ``torchrun --nproc-per-node 2 -m lyra_core.ranks create photo.jpg -o world --generator lyra2``."""
+"""The command line on several GPUs: ``torchrun --nproc-per-node 2 -m lyra_core.ranks create PHOTO -o WORLD --generator lyra2``."""
 
 from __future__ import annotations
 

@@ -123,7 +123,8 @@ class Context:
         generator = make_generator(self.cfg.generate, quality=self.cfg.quality)
         wanted, found = self._build.manifest["recipe"].get("weights"), getattr(generator, "weights_id", None)
         if wanted != found:
-            raise WorldError(f"{self.folder}: made with weights {wanted}, got {found}; expected the same ($LYRA_WORLDS_MODELS names their folder)")
+            where = "$LYRA_WORLDS_MODELS names their folder"
+            raise WorldError(f"{self.folder}: made with weights {wanted}, got {found}; expected the same ({where})")
         return generator
 
     def _prepare(self, generator: Any) -> None:

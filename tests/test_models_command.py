@@ -33,6 +33,7 @@ from lyra_core.config import Lyra2Cfg  # noqa: E402
 from lyra_core.errors import Cancelled  # noqa: E402
 from lyra_core.generate.lyra2 import convert, encoders, weights  # noqa: E402
 from lyra_core.generate.lyra2.loading import load_parts, weights_id  # noqa: E402
+from lyra_core.generate.lyra2.vae import CodecPatch  # noqa: E402
 from lyra_core.jobs.progress import ProgressNull  # noqa: E402
 
 
@@ -67,11 +68,15 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_tokenizer(tmp_path_factory.mktemp("umt5"))
 
 
+def convert_quietly(source: Path, folder: Path, *more: str) -> int:
+    """Run the command; return its exit status."""
+    return cli.main(["models", "convert", str(source), "-o", str(folder), "--head-dim", "12", "--quiet", *more])
+
+
 @pytest.fixture(scope="module")
 def converted(published: Path, tokenizer: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("converted") / "models"
-    arguments = ["models", "convert", str(published), "-o", str(folder), "--tokenizer", str(tokenizer), "--head-dim", "12", "--quiet"]
-    assert cli.main(arguments) == 0
+    assert convert_quietly(published, folder, "--tokenizer", str(tokenizer)) == 0
     return folder
 
 
@@ -87,7 +92,7 @@ def test_a_published_folder_becomes_a_models_folder(converted: Path) -> None:
     assert listed["source"] == "checkpoints" and "research only" in listed["licence"] and listed["distilled"] == "dmd_distillation"
     assert (listed["codec"], listed["channels"], listed["text_dim"], listed["image_dim"]) == ("wan", 16, 12, 10)
     with safe_open(converted / "network/diffusion_pytorch_model.safetensors", "pt") as file:
-        assert {file.get_tensor(name).dtype for name in file.keys()} == {torch.bfloat16}  # noqa: SIM118
+        assert {file.get_tensor(name).dtype for name in file.keys()} == {torch.bfloat16}
     parts = load_parts(Lyra2Cfg(weights=str(converted), device="cpu", distilled=True))
     expected = tiny_network().to(torch.bfloat16).float().state_dict()
     got = parts.network.state_dict()
@@ -98,6 +103,16 @@ def test_a_published_folder_becomes_a_models_folder(converted: Path) -> None:
 def test_verify_finds_nothing_in_what_convert_wrote(converted: Path, capsys: pytest.CaptureFixture) -> None:
     assert cli.main(["models", "verify", str(converted), "--quiet"]) == 0
     assert capsys.readouterr().out == ""
+
+
+def test_verify_knows_models_without_vae_and_encoders(tmp_path: Path) -> None:
+    folder = weights.save_models_folder(tmp_path / "own", network=tiny_network(), codec=CodecPatch(channels=16))
+    assert convert.verify(folder, steps=ProgressNull()) == []
+
+
+def test_the_folder_around_checkpoints_will_do(published: Path) -> None:
+    assert convert.find_parts(published.parent) == convert.find_parts(published)
+    assert set(convert.find_parts(published)) == {"network", "vae", "text_encoder", "image_encoder", "negative_prompt", "lora"}
 
 
 def test_verify_prints_every_fault(copy: Path, capsys: pytest.CaptureFixture) -> None:
@@ -124,7 +139,7 @@ def test_a_wrong_checkpoint_writes_nothing(published: Path, tmp_path: Path, caps
     state = wan_vae_state()
     del state["conv1.weight"], state["decoder.head.0.gamma"]
     torch.save(state, source / "vae/vae.pth")
-    assert cli.main(["models", "convert", str(source), "-o", str(tmp_path / "out"), "--head-dim", "12", "--quiet"]) == 2
+    assert convert_quietly(source, tmp_path / "out") == 2
     said = capsys.readouterr().err
     assert "vae.pth" in said and "quant_conv.weight" in said and said.count("\n") == 1
     assert not (tmp_path / "out").exists()
@@ -156,10 +171,10 @@ def test_a_stopped_conversion_goes_on_after_its_last_whole_file(published: Path,
 
 
 def test_parts_are_added_one_by_one(published: Path, converted: Path, tokenizer: Path, tmp_path: Path) -> None:
-    places = ["model/model", "vae/vae.pth", "text_encoder/encoder.pth", "text_encoder/negative_prompt.pt", "image_encoder/model.pth",
-              "lora/dmd_distillation.safetensors"]
+    places = ["model/model", "vae/vae.pth", "text_encoder/encoder.pth", "text_encoder/negative_prompt.pt",
+              "image_encoder/model.pth", "lora/dmd_distillation.safetensors"]
     for place in [*(published / place for place in places), tokenizer]:
-        assert cli.main(["models", "convert", str(place), "-o", str(tmp_path / "out"), "--head-dim", "12", "--quiet"]) == 0
+        assert convert_quietly(place, tmp_path / "out") == 0
     assert weights.open_models(tmp_path / "out").parts == weights.open_models(converted).parts
     assert weights_id(Lyra2Cfg(weights=str(tmp_path / "out"), device="cpu", distilled=True))
 
@@ -168,7 +183,7 @@ def test_wan_itself_is_not_taken_for_lyra(tmp_path: Path, capsys: pytest.Capture
     state = {name: value for name, value in published_state(tiny_network()).items()
              if not any(part in name for part in ("clean_patch", "cam_encoder", "buffer_encoder"))}
     torch.save(state, tmp_path / "wan.pth")
-    assert cli.main(["models", "convert", str(tmp_path / "wan.pth"), "-o", str(tmp_path / "out"), "--head-dim", "12", "--quiet"]) == 2
+    assert convert_quietly(tmp_path / "wan.pth", tmp_path / "out") == 2
     assert "Wan 2.1's own network" in capsys.readouterr().err and not (tmp_path / "out").exists()
 
 
@@ -183,15 +198,16 @@ def test_list_shows_parts_sizes_and_licence(converted: Path, tmp_path: Path, mon
 
 
 @pytest.mark.parametrize(("arguments", "text"), [
-    (["convert"], "got no path"), (["convert", "nowhere"], "nowhere: not found"), (["verify", "nowhere"], "hf download nvidia/Lyra-2.0"),
+    (["convert"], "got no path"), (["convert", "nowhere"], "nowhere: not found"),
+    (["verify", "nowhere"], "hf download nvidia/Lyra-2.0"),
 ])
-def test_wrong_calls_say_what_is_wrong(arguments: list[str], text: str, capsys: pytest.CaptureFixture, tmp_path, monkeypatch) -> None:
+def test_wrong_calls_say_what_is_wrong(arguments: list[str], text: str, capsys, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert cli.main(["models", *arguments]) == 2
     assert text in capsys.readouterr().err
 
 
-def test_too_little_space_is_said_before_writing(published: Path, tmp_path: Path, monkeypatch, capsys: pytest.CaptureFixture) -> None:
+def test_too_little_space_is_said_before_writing(published: Path, tmp_path: Path, monkeypatch, capsys) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10, 10, 0))  # pyright: ignore
     assert cli.main(["models", "convert", str(published), "-o", str(tmp_path / "out"), "--head-dim", "12"]) == 2
     assert "free space" in capsys.readouterr().err and not (tmp_path / "out").exists()

@@ -1,7 +1,7 @@
 """Runs in the environment of requirements/depth-anything-3.txt, not in lyra-worlds' own: multi-view depth, one request per line.
 
-Each line of stdin is a JSON object {"input": .npz, "output": .npz}; each answer on stdout is {"ok": true} or {"error": text}. Input:
-rgb (N, H, W, 3) uint8, w2c (N, 4, 4), K (N, 3, 3). Output: depth (N, h, w), w2c (N, 4, 4) as predicted, sky (N, h, w) bool.
+Each line of stdin is a JSON object {"input": .npz, "output": .npz}; each answer on stdout is {"ok": true} or {"error": text}.
+Input: rgb (N, H, W, 3) uint8, w2c (N, 4, 4), K (N, 3, 3). Output: depth (N, h, w), w2c (N, 4, 4) as predicted, sky (N, h, w) bool.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def main(model_name: str, process_res: int) -> None:
             with contextlib.redirect_stdout(sys.stderr):
                 predict(model, job["input"], job["output"], process_res)
             answer = {"ok": True}
-        except Exception as error:  # noqa: BLE001  (the caller raises it under its own name)
+        except Exception as error:  # the caller raises it under its own name
             answer = {"error": f"{type(error).__name__}: {error}"}
         print(json.dumps(answer), file=answers, flush=True)
 

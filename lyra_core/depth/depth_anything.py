@@ -27,8 +27,8 @@ class DepthAnything:
     """Monocular depth. Metric models give metres; relative ones give disparity, fitted to what is known.
 
     Of a photo, a relative model's disparity is fitted to the photo's own metrology ('geometric'). Of generated frames, each
-    prediction is fitted to the depth of earlier frames, warped to its camera: by one factor (metric), or by factor and offset of the
-    disparity (relative). Fits are smoothed over the frames given together. A frame that earlier frames do not cover takes its
+    prediction is fitted to the depth of earlier frames, warped to its camera: by one factor (metric), or by factor and offset of
+    the disparity (relative). Fits are smoothed over the frames given together. A frame that earlier frames do not cover takes its
     neighbours' fit; if none is covered, metric depth stays as predicted, and disparity is scaled to the newest frame's median.
     """
 
@@ -49,7 +49,8 @@ class DepthAnything:
         try:
             from transformers import AutoConfig
         except ImportError as error:
-            raise BackendUnavailable("depth_anything", reason=f"{error.name} is not installed", install="pip install 'lyra-worlds[lyra2]'") from error
+            install = "pip install 'lyra-worlds[lyra2]'"
+            raise BackendUnavailable("depth_anything", reason=f"{error.name} is not installed", install=install) from error
         try:
             config = AutoConfig.from_pretrained(self.name, local_files_only=True)
         except (OSError, ValueError) as error:

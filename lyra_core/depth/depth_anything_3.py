@@ -30,7 +30,7 @@ SIGMA = 0.1
 
 
 def worker_python() -> Path:
-    """Return the Python that has depth-anything-3: $LYRA_DEPTH_ANYTHING_3_PYTHON, else .venv-depth-anything-3 at the repository's root.
+    """Return the Python that has depth-anything-3: $LYRA_DEPTH_ANYTHING_3_PYTHON, else that of .venv-depth-anything-3.
 
     Raises:
         BackendUnavailable: neither exists; names the command that makes it.
@@ -46,8 +46,8 @@ class DepthAnything3:
     """Frames are predicted together with their known cameras, and the newest earlier frame as the first view.
 
     The model's own poses are brought to the known camera centres by a similarity (RANSAC from 10 views on); its depth is divided by
-    that scale, and the camera path stays as given. Where the camera stands still, the depth of earlier frames fixes the scale; where
-    there is none either, the nested model's depth is metric already and stays.
+    that scale, and the camera path stays as given. Where the camera stands still, the depth of earlier frames fixes the scale;
+    where there is none either, the nested model's depth is metric already and stays.
     """
 
     def __init__(self, cfg: DepthCfg) -> None:
@@ -117,8 +117,9 @@ class DepthAnything3:
         line = worker.stdout.readline()
         if not line:
             self._worker = None
+            reason = f"its process ended with code {worker.wait()} (model {self.name!r}; its messages are above)"
             raise BackendUnavailable(
-                "depth 'depth_anything_3'", reason=f"its process ended with code {worker.wait()} (model {self.name!r}; its messages are above)",
+                "depth 'depth_anything_3'", reason=reason,
                 install=f"{INSTALL}; weights: hf download {self.name} (CC-BY-NC-4.0)",
             )
         return json.loads(line)

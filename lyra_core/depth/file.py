@@ -75,7 +75,8 @@ def from_metric_depth(depth: np.ndarray, reading: PhotoReading, *, source: str, 
     T, scale_sigma = reading.T_world_camera.copy(), reading.scale_sigma
     plane = fit_floor(points[known], down, np.random.default_rng(0))
     if plane is None:
-        notes.append(f"No floor was found in {called[0].lower()}{called[1:]}: the camera's height and tilt are those read from the photo.")
+        where = called[0].lower() + called[1:]
+        notes.append(f"No floor was found in {where}: the camera's height and tilt are those read from the photo.")
     else:
         T[:3, :3] = rotation_from_down(plane[0])
         T[2, 3] = plane[1]

@@ -17,7 +17,7 @@ from lyra_core.io.images import decode_depth, encode_depth
 from lyra_core.types import Frame, Trajectory
 
 FrameDepth = Callable[[Sequence[Frame], Sequence[Frame]], Sequence[np.ndarray]]
-"""Depth for a generator that makes none: (new frames, earlier frames with depth) -> one (H, W) float32 z-depth [m] per new frame."""
+"""Depth for a generator that makes none: (new frames, earlier frames with depth) -> (H, W) float32 z-depth [m] per new frame."""
 
 
 class Cache(Protocol):
@@ -88,7 +88,8 @@ def generate_chunks(
         ConfigError: depth_stride would leave a cached frame without depth.
     """
     if cfg.cache_stride % depth_stride or CHUNK_FRAMES % depth_stride:
-        raise ConfigError(f"depth: frame_stride: got {depth_stride}, expected a divisor of {CHUNK_FRAMES} and of the cache's {cfg.cache_stride}")
+        expected = f"a divisor of {CHUNK_FRAMES} and of the cache's {cfg.cache_stride}"
+        raise ConfigError(f"depth: frame_stride: got {depth_stride}, expected {expected}")
     chunks, rest = divmod(len(trajectory) - 1, CHUNK_FRAMES)
     if rest or chunks < 0:
         raise InputError(f"trajectory: got {len(trajectory)} frames, expected 1 + {CHUNK_FRAMES} k")
@@ -116,7 +117,8 @@ def generate_chunks(
             if frame_id % cfg.cache_stride == 0:
                 cache.add(frame_id, frame)
         newest = frames[-1]
-        yield Chunk(index, tuple(range(first - len(opening), first + CHUNK_FRAMES)), opening + frames, tuple(retrieved), getattr(generator, "said", prompt))
+        ids = tuple(range(first - len(opening), first + CHUNK_FRAMES))
+        yield Chunk(index, ids, opening + frames, tuple(retrieved), getattr(generator, "said", prompt))
         opening = ()
 
 

@@ -3,6 +3,9 @@
 Module names are those of the published checkpoints, so that their tensors load by name.
 """
 
+# pyright: reportCallIssue=false, reportIndexIssue=false, reportArgumentType=false
+# To a type checker, what is registered in a torch module is a tensor or a module; here it is known which.
+
 from __future__ import annotations
 
 from collections.abc import Sequence

@@ -1,5 +1,8 @@
 """Posed frames through the network: what it is shown, what it returns, and which chunk's Gaussians stay."""
 
+# pyright: reportCallIssue=false, reportIndexIssue=false, reportArgumentType=false
+# To a type checker, what is registered in a torch module is a tensor or a module; here it is known which.
+
 from __future__ import annotations
 
 from collections.abc import Sequence

@@ -6,6 +6,9 @@ Some frames of a run are shown to the frozen features and the head; frames betwe
 Gaussians are rendered against. Each world's last frames are kept apart and measure the result.
 """
 
+# pyright: reportCallIssue=false, reportIndexIssue=false, reportArgumentType=false
+# To a type checker, what is registered in a torch module is a tensor or a module; here it is known which.
+
 from __future__ import annotations
 
 import hashlib

@@ -65,6 +65,8 @@ class DataCfg:
     """Number of worlds of 'procedural'."""
     first_seed: int = 0
     """Seed of the first world of 'procedural'."""
+    pool: int = 0
+    """> 0: draws of the memory per chunk that stay in main memory, for few small clips; 0: every draw is new."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,6 +148,10 @@ class RunCfg:
     iterations: int = 7000
     batch: int = 64
     """Samples per step, over all processes."""
+    micro_batch: int = 1
+    """Samples that go through the network at once, per process."""
+    minutes: float = 0.0
+    """Stop after so long, with a checkpoint to go on from; 0: no limit."""
     save_every: int = 100
     """Steps between checkpoints."""
     keep: int = 2
@@ -186,7 +192,7 @@ LIMITS: dict[str, tuple[float, float]] = {
     "history.max_segments": (1, 10**6), "history.start_share": (0, 1), "optim.learning_rate": (0, 1), "optim.weight_decay": (0, 1),
     "optim.beta1": (0, 0.9999999), "optim.beta2": (0, 0.9999999), "optim.warmup": (0, 10**6), "optim.final": (0, 1),
     "optim.clip": (1e-6, 1e6), "optim.ema": (0, 0.9999999), "optim.shift": (0.1, 100), "run.iterations": (1, 10**8),
-    "run.batch": (1, 10**5), "run.save_every": (1, 10**7), "run.keep": (1, 1000), "run.shard": (0, 10**5), "run.workers": (0, 256),
+    "run.batch": (1, 10**5), "run.micro_batch": (1, 10**5), "run.minutes": (0, 10**6), "data.pool": (0, 10**4), "run.save_every": (1, 10**7), "run.keep": (1, 1000), "run.shard": (0, 10**5), "run.workers": (0, 256),
     "run.threads": (0, 1024),
 }
 """Section and field -> lowest and highest value."""

@@ -77,12 +77,13 @@ def model_folder(tmp_path_factory):
             out_features=["stage1", "stage2", "stage3", "stage4"], reshape_hidden_states=False,
         )
         config = transformers.DepthAnythingConfig(
-            backbone_config=backbone, patch_size=14, reassemble_hidden_size=32, neck_hidden_sizes=[8, 8, 16, 16], fusion_hidden_size=8,
-            head_hidden_size=8, depth_estimation_type=kind, max_depth=20,
+            backbone_config=backbone, patch_size=14, reassemble_hidden_size=32, neck_hidden_sizes=[8, 8, 16, 16],
+            fusion_hidden_size=8, head_hidden_size=8, depth_estimation_type=kind, max_depth=20,
         )
         folder = tmp_path_factory.mktemp(kind)
         transformers.DepthAnythingForDepthEstimation(config).save_pretrained(folder)
-        transformers.DPTImageProcessor(size={"height": 70, "width": 70}, keep_aspect_ratio=True, ensure_multiple_of=14).save_pretrained(folder)
+        size = {"height": 70, "width": 70}
+        transformers.DPTImageProcessor(size=size, keep_aspect_ratio=True, ensure_multiple_of=14).save_pretrained(folder)
         folders[kind] = str(folder)
     return folders
 

@@ -1,6 +1,6 @@
 """The whole product through the Lyra 2 generator: photo, 161 frames, world, environment; stopped anywhere, the same bytes.
 
-The model is tiny and random, so its pictures are noise; depth and camera of the bundled picture's own scene make the world judgeable.
+The model is tiny and random, so its pictures are noise; depth and camera of the picture's own scene make the world judgeable.
 """
 
 from __future__ import annotations
@@ -91,7 +91,8 @@ def test_killed_after_the_first_chunk_it_goes_on_to_the_same_bytes(photo: Path, 
         "from pathlib import Path\nfrom test_lyra2_world import settings\nfrom lyra_core.pipeline import build_world\n"
         f"build_world({str(photo)!r}, {str(tmp_path / 'world')!r}, settings(Path({str(models)!r})))\n"
     )
-    process = subprocess.Popen([sys.executable, "-c", script], cwd=ROOT, env={**os.environ, "PYTHONPATH": str(Path(__file__).parent)})
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+    process = subprocess.Popen([sys.executable, "-c", script], cwd=ROOT, env=environment)
     deadline = time.monotonic() + 240
     while not (tmp_path / "world/build/state_000.npz").is_file() and time.monotonic() < deadline and process.poll() is None:
         time.sleep(0.05)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from lyra_core.camera.warp import unproject
 from lyra_core.errors import InputError
 from lyra_core.io.images import decode_depth, encode_depth
 from lyra_core.memory.cache import FrameCache, strided_camera
@@ -63,6 +64,31 @@ def test_points_are_the_thinned_pixels():
     centre, radius = cache.bounds.centres[0], cache.bounds.radii[0]
     distances = np.linalg.norm(expected - centre, axis=1)
     assert distances.max() <= radius <= distances.max() + 1e-4
+
+
+def test_every_point_lies_in_its_tile_and_frame_sphere():
+    """Spheres touch their farthest point: a radius 0.1 % smaller would leave it out, and culling would miss it."""
+    cache = FrameCache(point_subsampling=1)
+    for seed in range(3):
+        frame = make(seed)
+        frame.depth[4, 6], frame.depth[8:16, 16:24] = np.nan, np.nan
+        cache.add(seed, frame)
+    clouds = cache.clouds
+    for position in range(3):
+        first, last = clouds.first_tile.values[position : position + 2]
+        tiles, corners = clouds.depth.values[first:last], clouds.tile_corners.values[first:last]
+        assert sum((tile > 0).sum() for tile in tiles) == len(cache.points(position)) == 18 * 30 - 65
+        camera = Camera(clouds.K.values[position], 30, 18)
+        for tile, corner, (*centre, radius) in zip(tiles, corners, clouds.tile_spheres.values[first:last], strict=True):
+            depth = np.zeros((24, 32), np.float32)
+            depth[corner[1] : corner[1] + 8, corner[0] : corner[0] + 8] = tile.reshape(8, 8)
+            points = unproject(depth[:18, :30], camera, clouds.T_world_camera.values[position])[depth[:18, :30] > 0]
+            assert (radius == -1) == (len(points) == 0) == (corner.tolist() == [16, 8])
+            if len(points):
+                farthest = np.linalg.norm(points.astype(np.float32) - centre, axis=1).max()
+                assert 0.999 * radius < farthest <= radius
+        centre, radius = cache.bounds.centres[position], cache.bounds.radii[position]
+        assert 0.999 * radius < np.linalg.norm(cache.points(position) - centre, axis=1).max() <= radius
 
 
 def test_strided_camera_matches_slicing():

@@ -21,7 +21,7 @@ from lyra_core.usd import _pxr
 from lyra_core.usd.stage import write_stage
 
 pytest.importorskip("pxr")
-from pxr import Gf, Sdf, Usd, UsdGeom, UsdPhysics, UsdShade  # noqa: TID253
+from pxr import Gf, Sdf, Usd, UsdGeom, UsdPhysics, UsdShade
 
 LAYERS = (
     "world.usda",

@@ -76,7 +76,8 @@ ALLOWED: dict[tuple[str, str], Any] = {
     ("collections", "defaultdict"): defaultdict,
     ("builtins", "dict"): dict, ("builtins", "list"): list, ("builtins", "set"): set,
     ("builtins", "getattr"): _attribute,
-    **{(module, name): pathlib.PurePosixPath for module in ("pathlib", "pathlib._local") for name in ("PosixPath", "PurePosixPath")},
+    **{(module, name): pathlib.PurePosixPath for module in ("pathlib", "pathlib._local")
+       for name in ("PosixPath", "PurePosixPath")},
     **{(module, name): pathlib.PureWindowsPath for module in ("pathlib", "pathlib._local")
        for name in ("WindowsPath", "PureWindowsPath")},
 }

@@ -15,7 +15,7 @@ INSTRUCTION = (
     "Write one English paragraph of 80 to 100 words that describes this view of a static scene for a video generator whose camera "
     "moves through it. Name the visible objects, where they stand, their materials and colours, the light and the style of the "
     "place, and say what plausibly continues beyond the edges of the view in the same style. Nothing moves: no people, no "
-    "animals, no traffic. Do not mention the picture, the camera, uncertainty or these instructions. Answer with the paragraph alone."
+    "animals, no traffic. Do not mention the picture, the camera, doubts or these instructions. Answer with the paragraph alone."
 )
 NEW_TOKENS = 160
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,88 +20,13 @@ from lyra_core.errors import InputError
 from lyra_core.generate.lyra2.keys import to_ours
 from lyra_core.generate.lyra2.network import Lyra2Network
 from lyra_core.generate.lyra2.packing import PATCH, PUBLISHED_PACKING, Packing
-from lyra_core.generate.lyra2.tensors import Spec, TensorSource, open_tensors
+from lyra_core.generate.lyra2.tensors import Spec, StateSource, TensorSource, View, ViewSource, open_tensors
 from lyra_core.io.files import read_json
 
 HEAD_DIMS = {5120: 128, 1536: 128}
 """Width of the network -> channels per attention head, for the widths that Wan 2.1 was published in."""
 SHOWN = 3
 """Names listed per group of faulty tensors."""
-Take = Callable[[Tensor], Tensor]
-
-
-@dataclass(frozen=True)
-class View:
-    """Where a tensor comes from."""
-
-    name: str
-    """In the source."""
-    take: Take | None = None
-    """What is made of it (reshaped, sliced); None takes it whole."""
-
-
-class ViewSource:
-    """A source whose tensors have other names, and other shapes where a view says so."""
-
-    def __init__(self, source: TensorSource, views: Mapping[str, View]) -> None:
-        self.path, self._source, self._views = source.path, source, dict(views)
-        self.specs = {name: _seen(source.specs[view.name], view.take) for name, view in self._views.items()}
-
-    def read(self, name: str) -> Tensor:
-        """Return one tensor on the CPU."""
-        view = self._views[name]
-        value = self._source.read(view.name)
-        return view.take(value).contiguous() if view.take else value
-
-    def files(self) -> list[Path]:
-        """Return the files it reads."""
-        return self._source.files()
-
-    def __enter__(self) -> ViewSource:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._source.__exit__(*error)
-
-
-class StateSource:
-    """Tensors of a module in memory; of tied ones the first name counts."""
-
-    def __init__(self, module: nn.Module, *, dtype: torch.dtype | None = None) -> None:
-        self.path = Path(type(module).__name__)
-        self._dtype = dtype
-        self._tensors: dict[str, Tensor] = {}
-        seen: set[int] = set()
-        for name, value in module.state_dict(keep_vars=True).items():
-            if id(value) not in seen:
-                self._tensors[name] = value.detach()
-                seen.add(id(value))
-        self.specs = {name: Spec(tuple(value.shape), self._stored(value)) for name, value in self._tensors.items()}
-
-    def _stored(self, value: Tensor) -> torch.dtype:
-        return self._dtype if self._dtype and value.is_floating_point() else value.dtype
-
-    def read(self, name: str) -> Tensor:
-        """Return one tensor on the CPU."""
-        value = self._tensors[name]
-        return value.to("cpu", self._stored(value)).contiguous()
-
-    def files(self) -> list[Path]:
-        """Return no file: it reads memory."""
-        return []
-
-    def __enter__(self) -> StateSource:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        return None
-
-
-def _seen(spec: Spec, take: Take | None) -> Spec:
-    if take is None:
-        return spec
-    value = take(torch.empty(spec.shape, dtype=spec.dtype, device="meta"))
-    return Spec(tuple(value.shape), value.dtype)
 
 
 def specs_of(module: nn.Module) -> dict[str, Spec]:
@@ -148,7 +72,7 @@ def fill(
     module: nn.Module, source: TensorSource, *, dtype: torch.dtype | None = None, device: torch.device | str = "cpu",
     on_bytes: Callable[[int], None] = lambda n: None,
 ) -> None:
-    """Give a module on the meta device its weights, tensor by tensor.
+    """Give a module on the meta device its weights, tensor by tensor; they are frozen.
 
     Args:
         dtype: of the weights; None keeps the source's.
@@ -167,6 +91,8 @@ def fill(
         for alias in tied[name]:
             place(module, alias, parameter)
         on_bytes(source.specs[name].nbytes)
+    # What is left are constant buffers, which are in no checkpoint.
+    module.to(device)
 
 
 def _tied(module: nn.Module) -> dict[str, list[str]]:
@@ -267,7 +193,7 @@ def load_network(
     path: Path, *, head_dim: int | None = None, packing: str | None = None, dtype: torch.dtype | None = None,
     device: torch.device | str = "cpu", on_bytes: Callable[[int], None] = lambda n: None,
 ) -> Lyra2Network:
-    """Load a Lyra 2.0 network from a published checkpoint or a converted folder.
+    """Load a Lyra 2.0 network, frozen, from a published checkpoint or a converted folder.
 
     Raises:
         InputError: not readable, or any tensor missing, unexpected or of the wrong shape.
@@ -357,7 +283,7 @@ def load_wan_base(
         config = network_config(path, published_network(source).specs, head_dim=head_dim, packing=packing)
         network = empty_network(config)
         initialise_from_wan(network, source, generator=generator)
-    return network
+    return network.train().requires_grad_(True)
 
 
 def published_vae(source: TensorSource) -> ViewSource:

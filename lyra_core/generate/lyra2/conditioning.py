@@ -1,7 +1,7 @@
 """Everything the network is given for one chunk: packed history, warped condition, camera rays, correspondences.
 
-Cameras here follow the reference: OpenCV axes, the world is the first camera's frame (the generator re-anchors ours), and one K serves
-rays through (x + 0.5, y + 0.5) and warps at integer pixel positions. The half pixel between the two is the reference's own.
+Cameras here follow the reference: OpenCV axes, the world is the first camera's frame (the generator re-anchors ours), and one K
+serves rays through (x + 0.5, y + 0.5) and warps at integer pixel positions. The half pixel between the two is the reference's own.
 """
 
 from __future__ import annotations
@@ -76,7 +76,8 @@ def plucker_rays(cameras: Cameras, reference: Cameras, height: int, width: int) 
     T = T.float()
     v, u = torch.meshgrid(torch.arange(height) + 0.5, torch.arange(width) + 0.5, indexing="ij")
     u, v, K = u.to(T.device), v.to(T.device), cameras.K[:, :, :, None, None]
-    directions = torch.stack([(u - K[:, 0, 2]) / K[:, 0, 0], (v - K[:, 1, 2]) / K[:, 1, 1], torch.ones_like(u).expand(len(T), -1, -1)], 1)
+    ones = torch.ones_like(u).expand(len(T), -1, -1)
+    directions = torch.stack([(u - K[:, 0, 2]) / K[:, 0, 0], (v - K[:, 1, 2]) / K[:, 1, 1], ones], 1)
     directions = torch.einsum("nij,njhw->nihw", T[:, :3, :3], F.normalize(directions, dim=1))
     origins = T[:, :3, 3, None, None].expand_as(directions)
     return torch.cat([origins, directions], 1).transpose(0, 1)
@@ -97,8 +98,8 @@ def timeline_frames(packing: Packing, newest: int) -> list[int]:
 
 
 def assemble(
-    packing: Packing, codec: VideoCodec, *, first: View, newest: View, retrieved: list[View], latents: Tensor, time_cameras: Cameras,
-    targets: Cameras,
+    packing: Packing, codec: VideoCodec, *, first: View, newest: View, retrieved: list[View], latents: Tensor,
+    time_cameras: Cameras, targets: Cameras,
 ) -> ChunkInputs:
     """Put together what the network sees of the next chunk.
 
@@ -123,7 +124,8 @@ def assemble(
     # The best frame stands last, where the packing keeps full resolution; missing ones are filled from the left.
     placed = [first] * (slots - len(retrieved)) + retrieved[::-1]
     history = packed_history(packing, latents, codec, placed)
-    warped = warp_main(newest.rgb, newest.depth, newest.camera.K[0], newest.camera.T_world_camera[0], targets.K, targets.T_world_camera)
+    camera = newest.camera
+    warped = warp_main(newest.rgb, newest.depth, camera.K[0], camera.T_world_camera[0], targets.K, targets.T_world_camera)
     video = torch.cat([warped[:, :1], warped], 1)
     tail = codec.encode(video[None])[0][0, :, 1:].to(history)
     condition = torch.cat([history, tail], 1)
@@ -164,7 +166,8 @@ def packed_buffer(packing: Packing, retrieved: list[View], targets: Cameras, hei
     slots, device = packing.spatial_slots, targets.K.device
     new = canonical_buffer(
         [view.depth for view in retrieved], [view.camera.K[0] for view in retrieved],
-        [view.camera.T_world_camera[0] for view in retrieved], targets.K, targets.T_world_camera, height=height, width=width, slots=slots,
+        [view.camera.T_world_camera[0] for view in retrieved], targets.K, targets.T_world_camera, height=height, width=width,
+        slots=slots,
     )
     out = torch.zeros(new.shape[0], packing.history_length + packing.new_length, *new.shape[2:], device=device)
     out[:, packing.spatial_positions] = history_buffer(height, width, slots=slots).to(out)

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from lyra_core.errors import InputError, LyraError
 from lyra_core.generate.lyra2.checkpoint import (
-    ViewSource,
     empty_network,
     empty_vae,
     is_added,
@@ -32,7 +31,7 @@ from lyra_core.generate.lyra2.encoders import (
     published_image_encoder,
     published_text_encoder,
 )
-from lyra_core.generate.lyra2.tensors import Spec, TensorSource, open_tensors, read_state_dict, total_bytes
+from lyra_core.generate.lyra2.tensors import Spec, TensorSource, ViewSource, open_tensors, read_state_dict, total_bytes
 from lyra_core.generate.lyra2.weights import (
     DISTILLED_LORA,
     LICENCE,
@@ -99,6 +98,8 @@ def find_parts(source: Path) -> dict[str, Path]:
             found |= {part: paths[0]} if paths else {}
         if found:
             return found
+        if (source / "checkpoints").is_dir():
+            return find_parts(source / "checkpoints")
         if (source / "tokenizer.json").is_file() or any(source.glob("*.model")):
             return {"tokenizer": source}
     with open_tensors(source) as opened:
@@ -215,18 +216,26 @@ def convert(
         small = _small_parts(found)
         folder.mkdir(parents=True, exist_ok=True)
         parts = dict(before.parts) if before else {}
+        sizes = _sizes({part.part: part for part in checked}, before)
         for part in checked:
             steps.stage(part.part, total_bytes(part.source.specs.values()))
             parts[part.part] = write_part(folder, part.part, part.source, part.config, origin=origin, licence=licence, limit=limit,
                                           on_bytes=steps.update)
+            # After each, so that the list is never that of another part than the one in place.
+            _write_list(folder, parts, sizes, distilled, origin, licence)
         for part, write in small.items():
             steps.stage(part, 1)
             parts[part] = parts.get(part, {}) | write(folder) if part == "lora" else write(folder)
+            _write_list(folder, parts, sizes, distilled, origin, licence)
             steps.update()
-        sizes = _sizes({part.part: part for part in checked}, before)
-        has_lora = f"lora/{distilled}.safetensors" in parts.get("lora", {})
-        write_models_file(folder, parts, distilled=distilled if has_lora else None, source=origin, licence=licence, **sizes)
     return open_models(folder)
+
+
+def _write_list(
+    folder: Path, parts: Mapping[str, Mapping[str, str]], sizes: Mapping[str, Any], distilled: str, origin: str, licence: str
+) -> None:
+    has_lora = f"lora/{distilled}.safetensors" in parts.get("lora", {})
+    write_models_file(folder, parts, distilled=distilled if has_lora else None, source=origin, licence=licence, **sizes)
 
 
 def _sizes(checked: Mapping[str, CheckedPart], before: ModelsFolder | None) -> dict[str, Any]:

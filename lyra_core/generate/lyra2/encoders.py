@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from transformers import AutoTokenizer, CLIPVisionConfig, CLIPVisionModel, UMT5Config, UMT5EncoderModel
 
 from lyra_core.errors import InputError
-from lyra_core.generate.lyra2.checkpoint import View, ViewSource, fill, without_weights
-from lyra_core.generate.lyra2.tensors import Spec, TensorSource, open_tensors
+from lyra_core.generate.lyra2.checkpoint import fill, without_weights
+from lyra_core.generate.lyra2.tensors import Spec, TensorSource, View, ViewSource, open_tensors
 from lyra_core.io.files import read_json
 
 TEXT_LENGTH = 512

@@ -26,10 +26,9 @@ from lyra_core.generate.lyra2.encoders import (
     padded_text,
 )
 from lyra_core.generate.lyra2.lora import merge_loras, parse_loras
-from lyra_core.generate.lyra2.plans import MemoryPlan, place, plan_for
-from lyra_core.generate.lyra2.speed import speed_names
+from lyra_core.generate.lyra2.plans import MemoryPlan, place, placed_codec, plan_for
+from lyra_core.generate.lyra2.speed import speed_names, weights_of
 from lyra_core.generate.lyra2.tensors import SafetensorsSource
-from lyra_core.generate.lyra2.tiling import CodecTiled
 from lyra_core.generate.lyra2.vae import CodecPatch, CodecWan, VideoCodec
 from lyra_core.generate.lyra2.weights import (
     MODULE_PARTS,
@@ -169,7 +168,8 @@ def choose_plan(cfg: Lyra2Cfg, models: ModelsFolder, placement: Placement, heigh
     config = {key: value for key, value in read_json(models.path / "network" / "config.json").items() if not key.startswith("_")}
     ranks = torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
     passes = 2 if ranks % 2 == 0 and not cfg.distilled and cfg.guidance != 1 else 1
-    return plan_for(cfg.vram, config, height, width, fp8="fp8" in speed_names(cfg.speed), ranks=ranks // passes)
+    names = speed_names(cfg.speed)
+    return plan_for(cfg.vram, config, height, width, weights=weights_of(names), cache="cache" in names, ranks=ranks // passes)
 
 
 def load_parts(cfg: Lyra2Cfg, *, height: int = 480, width: int = 832) -> Components:
@@ -190,7 +190,7 @@ def load_parts(cfg: Lyra2Cfg, *, height: int = 480, width: int = 832) -> Compone
     network = load_network(models.path / "network", dtype=placement.dtype, device=where)
     merge_loras(network, [(lora_file(models.path, name), weight) for name, weight in wanted_loras(cfg, models).items()])
     if plan is not None:
-        place(network, plan, placement.device)
+        place(network, plan, placement.device, sage="sage" in speed_names(cfg.speed))
         if plan.encoders == "cpu":
             placement = replace(placement, encoder_device=torch.device("cpu"))
     encode_text = _text_encoder(models, placement)
@@ -209,7 +209,7 @@ def _codec(models: ModelsFolder, placement: Placement, plan: MemoryPlan | None) 
     if models.codec == "patch":
         return CodecPatch(channels=models.channels)
     codec = CodecWan(load_vae(models.path / "vae", dtype=placement.vae_dtype, device=placement.device))
-    return codec if plan is None or plan.tile is None else CodecTiled(codec, tile=plan.tile)
+    return codec if plan is None else placed_codec(codec, plan)
 
 
 def _text_encoder(models: ModelsFolder, placement: Placement) -> Callable[[str], Tensor]:
@@ -217,7 +217,8 @@ def _text_encoder(models: ModelsFolder, placement: Placement) -> Callable[[str],
         _LOG.warning("%s has no text encoder: prompts are not seen", models.path)
         return lambda prompt: torch.zeros(TEXT_LENGTH, models.text_dim)
     tokenizer = load_tokenizer(models.path / "tokenizer")
-    return TextEncoder(load_text_encoder(models.path / "text_encoder", dtype=placement.dtype), tokenizer, device=placement.encoder_device)
+    model = load_text_encoder(models.path / "text_encoder", dtype=placement.dtype)
+    return TextEncoder(model, tokenizer, device=placement.encoder_device)
 
 
 def _negative_text(models: ModelsFolder, encode_text: Callable[[str], Tensor]) -> Callable[[str | None], Tensor]:

@@ -1,7 +1,7 @@
 """LoRAs (Hu et al. 2021) merged into the network: W + weight * alpha / rank * B A, in float32.
 
 Read are the ways in which adapters of Wan 2.1 are stored: ``lora_A`` / ``lora_B`` (peft, diffusers), ``lora_down`` / ``lora_up``,
-the musubi tuner's ``lora_unet_blocks_0_self_attn_q``, with ``.alpha``, with a bias ``.diff_b`` and with a full difference ``.diff``.
+the musubi tuner's ``lora_unet_blocks_0_self_attn_q``, with ``.alpha``, a bias ``.diff_b`` and a full difference ``.diff``.
 """
 
 from __future__ import annotations

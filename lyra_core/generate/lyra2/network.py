@@ -5,6 +5,9 @@ patch embedding, its rotary angles are averages, and each block adds a bias to w
 values), so that camera rays and warped coordinates decide where a token looks and never what it shows.
 """
 
+# pyright: reportCallIssue=false, reportIndexIssue=false, reportArgumentType=false
+# To a type checker, what is registered in a torch module is a tensor or a module; here it is known which.
+
 from __future__ import annotations
 
 import math
@@ -121,7 +124,7 @@ class Lyra2Block(WanTransformerBlock):
         """
         shift, scale, gate, ffn_shift, ffn_scale, ffn_gate = (self.scale_shift_table + modulation.float()).chunk(6, dim=1)
         z = (self.norm1(hidden_states.float()) * (1 + scale) + shift).type_as(hidden_states)
-        bias = None if conditions is None else self.cam_encoder(conditions.camera) + self.buffer_encoder[1](self._squeezed(conditions))
+        bias = None if conditions is None else self.routing(conditions)
         attended = self.attn1(z, None, None, rotary, bias=bias)
         hidden_states = (hidden_states.float() + attended * gate).type_as(hidden_states)
         z = self.norm2(hidden_states.float()).type_as(hidden_states)
@@ -131,6 +134,10 @@ class Lyra2Block(WanTransformerBlock):
 
     # Compiled, it would be traced anew for every block's number, and past torch's limit of eight blocks would run uncompiled.
     @torch.compiler.disable
+    def routing(self, conditions: Conditions) -> Tensor:
+        """Return the bias (B, n, D) of what queries and keys are made from."""
+        return self.cam_encoder(conditions.camera) + self.buffer_encoder[1](self._squeezed(conditions))
+
     def _squeezed(self, conditions: Conditions) -> Tensor:
         """Return the first projection of the correspondences; the same in every step of a chunk."""
         if conditions.squeezed is None:
@@ -221,8 +228,8 @@ class Lyra2Network(ModelMixin, ConfigMixin, PeftAdapterMixin, CacheMixin, Attent
         return time, modulation.unflatten(1, (6, -1)), torch.cat([seen, text], 1)
 
     def forward(
-        self, latents: Tensor, condition: Tensor, timestep: Tensor, text: Tensor, image: Tensor, conditions: Conditions | None = None,
-        *, rotary: tuple[Tensor, Tensor] | None = None,
+        self, latents: Tensor, condition: Tensor, timestep: Tensor, text: Tensor, image: Tensor,
+        conditions: Conditions | None = None, *, rotary: tuple[Tensor, Tensor] | None = None,
     ) -> Tensor:
         """Return the velocity (B, 16, new, h, w) of the new latents.
 
@@ -253,5 +260,6 @@ class Lyra2Network(ModelMixin, ConfigMixin, PeftAdapterMixin, CacheMixin, Attent
         for block in self.blocks:
             arguments = (tokens, context, modulation, rotary, conditions)
             checkpointed = torch.is_grad_enabled() and self.gradient_checkpointing
-            tokens = self._gradient_checkpointing_func(block, *arguments) if checkpointed else block(*arguments)
+            run = self._gradient_checkpointing_func if checkpointed else None
+            tokens = block(*arguments) if run is None else run(block, *arguments)
         return tokens

@@ -1,7 +1,7 @@
 """FramePack history: which latents a chunk sees, how coarsely, and how they become tokens.
 
-The packing string of Lyra 2.0 is ``f1k1f4s2f1s1f16k4f2k2f1k1_g20``: segments of ``f`` latents, each patchified with a kernel that is
-``k`` times larger in time, height and width, or ``s`` times larger in height and width only (frames retrieved from the spatial
+The packing string of Lyra 2.0 is ``f1k1f4s2f1s1f16k4f2k2f1k1_g20``: segments of ``f`` latents, each patchified with a kernel that
+is ``k`` times larger in time, height and width, or ``s`` times larger in height and width only (frames retrieved from the spatial
 memory, which have no common time axis), then ``g`` new latents. Source: Lyra 2.0; Zhang & Agrawala 2025, FramePack.
 """
 

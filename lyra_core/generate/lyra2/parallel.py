@@ -4,11 +4,15 @@
 others load the same weights and wait for work. Two ways to share it, chosen by the number of ranks:
 
 - guidance-parallel: with two ranks and guidance, one computes the prompt's pass and one the negative prompt's;
-- sequence-parallel: tokens are split over the ranks of a pass; each block gathers keys and values, so any token count and any number of
-  ranks will do (diffusers' own context parallel wants counts that divide, which 38,246 tokens do by 2 and 13 alone).
+- sequence-parallel: tokens are split over the ranks of a pass; each block gathers keys and values, so any token count, any number
+  of ranks and any attention kernel will do. (diffusers' context parallel is experimental, knows some of the kernels, and has no
+  place for what our blocks are told of cameras and correspondences, which is split with the tokens.)
 
 With an even number of ranks above two, both: each pass has half of them. Tensors travel by broadcast and all-gather; no objects do.
 """
+
+# pyright: reportCallIssue=false, reportIndexIssue=false, reportArgumentType=false
+# To a type checker, what is registered in a torch module is a tensor or a module; here it is known which.
 
 from __future__ import annotations
 
@@ -16,7 +20,7 @@ import dataclasses
 import functools
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -30,7 +34,8 @@ from lyra_core.generate.lyra2.components import Components, conditions_of
 from lyra_core.generate.lyra2.conditioning import ChunkInputs
 from lyra_core.generate.lyra2.loading import load_parts
 from lyra_core.generate.lyra2.network import Conditions, Lyra2Network, SelfAttentionProcessor
-from lyra_core.generate.lyra2.samplers import Velocity, guided
+from lyra_core.generate.lyra2.samplers import TRAIN_STEPS, Velocity, guided
+from lyra_core.generate.lyra2.speed import SKIP_BELOW, FirstBlockCache, speed_names
 
 HEADER = 128
 """int64 numbers that announce a message: its kind, then count, and dtype and shape of each tensor."""
@@ -69,6 +74,8 @@ class GatheredAttention(SelfAttentionProcessor):
         self._team = team
         self.total = 0
 
+    # Collectives stay outside of compiled code, and the token count out of its guards.
+    @torch.compiler.disable
     def attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """Return attention of the own queries to gathered keys and values."""
         both = gathered(torch.stack([key, value]), self._team, self.total, axis=2)
@@ -87,11 +94,12 @@ def gathered(x: Tensor, team: Team, total: int, *, axis: int) -> Tensor:
         return x
     part = math.ceil(total / team.size)
     x = x.movedim(axis, 0).contiguous()
-    padded = torch.zeros(part, *x.shape[1:], dtype=x.dtype, device=x.device)
-    padded[: len(x)] = x
-    parts = [torch.empty_like(padded) for _ in range(team.size)]
-    dist.all_gather(parts, padded, group=team.group)
-    return torch.cat(parts)[:total].movedim(0, axis)
+    if len(x) < part:
+        x = torch.cat([x, x.new_zeros(part - len(x), *x.shape[1:])])
+    # Only the end of the last parts is filling, so the joined parts are right up to the total.
+    out = x.new_empty(part * team.size, *x.shape[1:])
+    dist.all_gather_into_tensor(out, x, group=team.group)
+    return out[:total].movedim(0, axis)
 
 
 def split_blocks(network: Lyra2Network, team: Team) -> None:
@@ -100,6 +108,7 @@ def split_blocks(network: Lyra2Network, team: Team) -> None:
         return
     processors = [GatheredAttention(team) for _ in network.blocks]
     for block, processor in zip(network.blocks, processors, strict=True):
+        processor._attention_backend = block.attn1.processor._attention_backend
         block.attn1.set_processor(processor)
     run_all = network.run_blocks
 
@@ -145,32 +154,52 @@ def receive(device: torch.device) -> tuple[int, list[Tensor]]:
 class Worker:
     """One rank's share of velocities."""
 
-    def __init__(self, network: Lyra2Network, device: torch.device, *, guidance: bool) -> None:
+    def __init__(self, network: Lyra2Network, device: torch.device, *, guidance: bool, names: Collection[str] = ()) -> None:
+        """Join the team; every rank must do this at the same time.
+
+        Args:
+            guidance: there is a negative prompt.
+            names: of approximations (see speed.py).
+        """
         self.network, self.device = network, device
         self.team = Team.make(guidance=guidance)
+        self.skip = SKIP_BELOW if "skip_guidance" in names else 0.0
+        self.cache = FirstBlockCache(network, total=self._total) if "cache" in names else None
         split_blocks(network, self.team)
         self._chunk: list[Tensor] = []
         self._rotary: tuple[Tensor, Tensor] | None = None
         self._conditions: Conditions | None = None
 
+    def _total(self, sums: Tensor) -> Tensor:
+        if self.team.size > 1:
+            dist.all_reduce(sums, group=self.team.group)
+        return sums
+
     def begin(self, tensors: list[Tensor]) -> None:
         """Take a chunk in: history, condition, Pluecker, correspondences, image, then the texts."""
         self._chunk = tensors
+        if self.cache is not None:
+            self.cache.reset()
         history, _, plucker, buffer = tensors[:4]
         self._conditions = conditions_of(self.network, ChunkInputs(history, tensors[1], plucker, buffer))
         self._rotary = self.network.rotary(*history.shape[2:])
 
     def step(self, state: Tensor, timestep: float) -> list[Tensor]:
-        """Return the velocities of all passes; every rank gets all of them."""
+        """Return the velocities of this step's passes; rank 0 gets all of them."""
         history, condition, _, _, image, *texts = self._chunk
         latents = torch.cat([history, state.to(history)], 1)[None]
         time = torch.tensor([timestep], device=self.device)
-        mine = [texts[self.team.row]] if self.team.passes == 2 else texts
-        made = [
-            self.network(latents, condition[None], time, text[None], image[None], self._conditions, rotary=self._rotary)[0].float()
-            for text in mine
-        ]
-        if self.team.passes == 1:
+        numbers = range(1 if timestep < TRAIN_STEPS * self.skip else len(texts))
+        made = []
+        for number in numbers:
+            if self.team.passes == 2 and number != self.team.row:
+                continue
+            if self.cache is not None:
+                self.cache.use(number)
+            text = texts[number][None]
+            out = self.network(latents, condition[None], time, text, image[None], self._conditions, rotary=self._rotary)
+            made.append(out[0].float())
+        if self.team.passes == 1 or len(numbers) == 1:
             return made
         parts = [torch.empty_like(made[0]) for _ in range(dist.get_world_size())]
         dist.all_gather(parts, made[0].contiguous())
@@ -204,10 +233,10 @@ def shared_velocity(worker: Worker, inputs: ChunkInputs, texts: list[Tensor], im
 
 
 def joined(parts: Components, cfg: Lyra2Cfg) -> Components:
-    """Return parts whose velocities all ranks compute. Rank 0 calls this once its weights are loaded; the others load theirs then."""
+    """Return parts whose velocities all ranks compute. Rank 0 calls this with its weights loaded; the others load theirs then."""
     text = torch.tensor(list(json.dumps(dataclasses.asdict(cfg)).encode()), dtype=torch.int64)
     send(SETTINGS, [text], parts.device)
-    worker = Worker(parts.network, parts.device, guidance=_has_guidance(cfg))
+    worker = Worker(parts.network, parts.device, guidance=_has_guidance(cfg), names=speed_names(cfg.speed))
     return dataclasses.replace(parts, make_velocity=functools.partial(shared_velocity, worker))
 
 
@@ -218,7 +247,7 @@ def help_rank_0(device: torch.device) -> None:
         return
     settings = from_dict({"generate": {"lyra2": json.loads(bytes(tensors[0].tolist()).decode())}}).generate.lyra2
     parts = load_parts(settings)
-    Worker(parts.network, parts.device, guidance=_has_guidance(settings)).serve()
+    Worker(parts.network, parts.device, guidance=_has_guidance(settings), names=speed_names(settings.speed)).serve()
 
 
 def _has_guidance(cfg: Lyra2Cfg) -> bool:

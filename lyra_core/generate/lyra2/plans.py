@@ -1,4 +1,8 @@
-"""What fits on a card: where weights wait, in how many bits, and the peak that follows. Arithmetic alone; nothing is loaded."""
+"""What fits on a card: where weights wait, in how many bits, and the peak that follows. Arithmetic alone; nothing is loaded.
+
+Peaks are of memory in use, as torch counts it, of uncompiled passes (compiled ones need less). Tests compare them with torch's own
+memory tracker; the CUDA context, workspaces and fragments are the margin.
+"""
 
 from __future__ import annotations
 
@@ -6,24 +10,39 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
+from torch import Tensor
 
 from lyra_core.errors import ConfigError
 from lyra_core.generate.lyra2.network import BUFFER_CHANNELS, CAMERA_CHANNELS, OCTAVES, Lyra2Network
+from lyra_core.generate.lyra2.offload import BlockOffload
 from lyra_core.generate.lyra2.packing import PATCH, PUBLISHED_PACKING, SUBFRAMES, Packing, segment_size
+from lyra_core.generate.lyra2.quantize import QUANTIZED, quantize_block_
+from lyra_core.generate.lyra2.tiling import OVERLAP, CodecParked, CodecTiled, tile_sides
+from lyra_core.generate.lyra2.tuning import tune
+from lyra_core.generate.lyra2.vae import VideoCodec
 
 GIB = float(2**30)
 MARGIN = 0.92
 """Share of a card's memory that a plan uses: the rest is the CUDA context, workspaces and fragments."""
 PLANS = ("auto", "24", "48", "80")
-TEXT_ENCODER = 5.68e9 * 2 / GIB
-IMAGE_ENCODER = 0.63e9 * 2 / GIB
-"""umT5-xxl's encoder and CLIP ViT-H's picture half in bfloat16 [GiB]."""
-SMALLEST_TILE = 32
+SLOTS = 2
+"""Blocks on the card beside the resident ones: the running one and the one being copied."""
+TEXT_ENCODER = 5.68e9 * 2 / GIB + 0.2
+IMAGE_ENCODER = 0.63e9 * 2 / GIB + 0.2
+"""umT5-xxl's encoder and CLIP ViT-H's picture half in bfloat16, with what a call needs [GiB]."""
+CODEC_WEIGHTS = 0.127e9 * 2 / GIB
+DEPTH_MODEL = 3.0
+"""What is left for the depth of new frames [GiB]; Depth Anything V2 Large needs about half of it."""
+LATENT_CHANNELS = 16
+CODEC_UNITS = {"encoder": 4.0, "decoder": 7.0}
+"""Frames by four, in the codec's base width and precision, that a step holds at its worst moment: a residual block at full size."""
+TILE = 32
+"""Side of the codec's tiles where whole pictures do not fit [latent pixels]."""
 
 
 @dataclass(frozen=True)
 class MemoryPlan:
-    """How a network is placed on a card of ``budget`` GiB."""
+    """How a network is placed on a card."""
 
     budget: float
     """[GiB] that may be used."""
@@ -33,10 +52,14 @@ class MemoryPlan:
     blocks: int
     tile: int | None
     """Side of the codec's tiles [latent pixels]; None: whole pictures."""
+    parked: bool
+    """The codec's causal states wait in main memory between calls."""
     encoders: Literal["gpu", "cpu"]
-    """Where prompts and frames are embedded."""
+    """Where prompts and frames are embedded; on the card they visit it for a call."""
     peaks: dict[str, float] = field(default_factory=dict)
     """Stage -> expected peak [GiB]."""
+    host: float = 0.0
+    """Main memory that weights and states take at most [GiB]."""
 
     @property
     def peak(self) -> float:
@@ -45,56 +68,84 @@ class MemoryPlan:
 
     def table(self) -> str:
         """Return the plan for people."""
-        where = "all on the card" if self.resident == self.blocks else f"{self.resident} of {self.blocks} on the card, the others copied in turn"
-        lines = [
-            f"Memory plan for {self.budget:.0f} GiB: {self.weights} weights, blocks: {where}",
-            f"  codec {'in whole pictures' if self.tile is None else f'in tiles of {8 * self.tile} px'}, encoders on the {self.encoders}",
+        waiting = self.blocks - self.resident
+        split = f"{self.resident} on the card, {waiting} wait in main memory and are copied in turn"
+        codec = "whole pictures" if self.tile is None else f"tiles of {8 * self.tile} px"
+        rows = [
+            f"memory plan: {self.peak:.1f} of {self.budget:.1f} GiB on the card, {self.host:.1f} GiB of main memory",
+            f"  weights   {self.weights}; blocks: {split if waiting else 'all on the card'}",
+            f"  codec     {codec}; its states {'wait in main memory' if self.parked else 'stay on the card'}",
+            f"  encoders  {'visit the card' if self.encoders == 'gpu' else 'run on the CPU'}",
+            "  expected peak per stage",
             *(f"  {stage:<10} {peak:6.1f} GiB" for stage, peak in self.peaks.items()),
         ]
-        return "\n".join(lines)
+        return "\n".join(rows)
 
 
-def plan_for(vram: str | float, config: dict[str, Any], height: int, width: int, *, fp8: bool = False, ranks: int = 1) -> MemoryPlan:
-    """Return the plan with the fewest compromises that fits; exactness first: blocks wait before weights lose bits.
+def plan_for(
+    vram: str | float, config: dict[str, Any], height: int, width: int, *, weights: Literal["bf16", "fp8", "int8"] = "bf16",
+    cache: bool = False, ranks: int = 1,
+) -> MemoryPlan:
+    """Return the plan with the fewest compromises that fits.
+
+    What costs no exactness comes first: waiting blocks cost almost no time, as copies run beside the work; then the codec's states
+    wait as well, its pictures are cut into tiles, and the encoders run on the CPU. Weights lose bits only where that is asked for.
 
     Args:
         vram: 'auto' (what is free on the card now), or GiB.
         config: of the network (Lyra2Network's arguments).
         height, width: of the frames [px].
-        fp8: 8-bit floating point weights are asked for (an approximation, see speed.py).
+        weights: precision of the blocks' attention and feed-forward layers; 8 bits are an approximation (see speed.py).
+        cache: the first block's cache is on (see speed.py).
         ranks: GPUs that share the tokens of a pass.
 
     Raises:
         ConfigError: an unknown name, or too little memory; the smallest peak is named.
     """
     budget = _budget(vram)
-    weights: Literal["bf16", "fp8"] = "fp8" if fp8 else "bf16"
-    blocks = config.get("num_layers", 40)
-    sizes = network_sizes(config, 1 if fp8 else 2)
-    compute = activation_size(config, height, width, ranks=ranks)
-    best = None
-    for tile in (None, 64, SMALLEST_TILE):
-        codec = codec_size(height, width, tile=tile)
-        for encoders in ("gpu", "cpu"):
-            for resident in range(blocks, -1, -1):
-                # Two more blocks are on the card at any time: the running one and the one being copied.
-                count = blocks if resident == blocks else min(blocks, resident + 2)
-                kept = sizes["outside"] + count * sizes["block"]
-                peaks = {
-                    "encode": sizes["outside"] + resident * sizes["block"] + (TEXT_ENCODER + IMAGE_ENCODER + 0.5 if encoders == "gpu" else 0),
-                    "denoise": kept + compute + codec["states"],
-                    "codec": kept + codec["states"] + codec["work"],
-                }
-                plan = MemoryPlan(budget, weights, resident, blocks, tile, encoders, peaks)
-                if plan.peak <= budget:
-                    return plan
-                if best is None or plan.peak < best.peak:
-                    best = plan
-    assert best is not None
+    least = None
+    for parked, tile, encoders in ((False, None, "gpu"), (True, None, "gpu"), (True, None, "cpu"), (True, TILE, "cpu")):
+        for resident in range(config.get("num_layers", 40), -1, -1):
+            plan = _plan(budget, config, height, width, weights=weights, cache=cache, ranks=ranks, resident=resident, tile=tile,
+                         parked=parked, encoders=encoders)
+            if plan.peak <= budget:
+                return plan
+            least = plan if least is None or plan.peak < least.peak else least
+    assert least is not None
     raise ConfigError(
-        f"vram: got {budget:.1f} GiB, expected at least {best.peak:.1f} for {width}x{height} px with {weights} weights; "
+        f"vram: got {budget:.1f} GiB to use, expected at least {least.peak:.1f} for {width}x{height} px with {weights} weights; "
         "use smaller frames (--quality standard) or more ranks"
     )
+
+
+def _plan(
+    budget: float, config: dict[str, Any], height: int, width: int, *, weights: Any, cache: bool, ranks: int, resident: int,
+    tile: int | None, parked: bool, encoders: Any,
+) -> MemoryPlan:
+    """Return one plan with its peaks, whether it fits or not."""
+    blocks = config.get("num_layers", 40)
+    sizes = network_sizes(config, 2 if weights == "bf16" else 1)
+    work = work_sizes(config, height, width, ranks=ranks, cache=cache)
+    codec = codec_size(height, width, tile=tile)
+    held = min(blocks, resident + SLOTS) if resident < blocks else blocks
+    waiting = blocks - resident
+    always = sizes["outside"] + held * sizes["block"] + CODEC_WEIGHTS + (0 if parked else codec["states"])
+    running = always + work["inputs"]
+    frames = SUBFRAMES * _packing(config).new_length * 3 * 4 * height * width / GIB
+    visits = max(TEXT_ENCODER, IMAGE_ENCODER) if encoders == "gpu" else 0.0
+    peaks = {
+        # A stream of its own encodes the warp of the newest frame; beside it stand the correspondences in two layouts.
+        "condition": running + work["inputs"] + 2 * frames + codec["encoder"] + codec["encoder work"],
+        "text": running + visits,
+        "denoise": running + work["conditions"] + work["pass"],
+        # The state before a call is kept until it ends. Four copies of the frames: decoded, joined, rounded, as numbers again.
+        "decode": running + (2 * codec["decoder tile"] if parked else codec["decoder"]) + codec["decoder work"] + 2 * frames,
+        "encode": running + (2 * codec["encoder tile"] if parked else codec["encoder"]) + codec["encoder work"] + 4 * frames,
+        "depth": always + DEPTH_MODEL,
+    }
+    whole = sizes["outside"] + blocks * network_sizes(config, 2)["block"]
+    host = max(whole, waiting * sizes["block"] + TEXT_ENCODER + IMAGE_ENCODER + (2 * codec["states"] if parked else 0))
+    return MemoryPlan(budget, weights, resident, blocks, tile, parked, encoders, peaks, host)
 
 
 def _budget(vram: str | float) -> float:
@@ -110,76 +161,114 @@ def _budget(vram: str | float) -> float:
     return float(vram) * MARGIN
 
 
+def _packing(config: dict[str, Any]) -> Packing:
+    return Packing.parse(config.get("packing", PUBLISHED_PACKING))
+
+
 def network_sizes(config: dict[str, Any], linear_bytes: int) -> dict[str, float]:
     """Return GiB of one block's weights and of everything outside the blocks, counted on the network itself (meta device)."""
     with torch.device("meta"):
         network = Lyra2Network(**{**config, "num_layers": 1})
-    block = sum(
-        p.numel() * (linear_bytes if name.startswith(("attn1.", "attn2.", "ffn.")) and name.endswith("weight") and p.ndim == 2 else 2)
-        for name, p in network.blocks[0].named_parameters()
-    )
-    outside = sum(p.numel() * 2 for name, p in network.named_parameters() if not name.startswith("blocks."))
+    block = sum(_stored(name, value, linear_bytes) for name, value in network.blocks[0].named_parameters())
+    outside = sum(value.numel() * 2 for name, value in network.named_parameters() if not name.startswith("blocks."))
     return {"block": block / GIB, "outside": outside / GIB}
 
 
-def activation_size(config: dict[str, Any], height: int, width: int, *, ranks: int = 1) -> float:
-    """Return the peak GiB of denoising beside the weights, in bfloat16: conditions, and what one block holds at its worst moment.
-
-    The worst moments are the rotation of queries and keys, which is done in float32, and the feed-forward's hidden layer.
-    """
-    heads, head_dim = config.get("num_attention_heads", 40), config.get("attention_head_dim", 128)
-    dim, ffn = heads * head_dim, config.get("ffn_dim", 13824)
-    tokens = token_count(config, height, width) / ranks
-    encoded = BUFFER_CHANNELS * PATCH * PATCH * 2 * OCTAVES
-    squeezed = config.get("buffer_squeeze", 256) * config.get("num_layers", 40)
-    conditions = tokens * 2 * (encoded + CAMERA_CHANNELS * PATCH * PATCH + squeezed)
-    packing = Packing.parse(config.get("packing", PUBLISHED_PACKING))
-    latents = (packing.history_length + packing.new_length) * (height // 8) * (width // 8)
-    inputs = latents * 4 * (BUFFER_CHANNELS + CAMERA_CHANNELS + 6 * 16)
-    attention = tokens * dim * (2 * 6 + 4 * 4)
-    if ranks > 1:
-        attention += tokens * ranks * dim * 2 * 4
-    feed_forward = tokens * (dim * (2 * 3 + 4 * 2) + ffn * 2 * 2)
-    return (conditions + inputs + max(attention, feed_forward)) / GIB
+def _stored(name: str, value: Tensor, linear_bytes: int) -> int:
+    """Return the bytes of a block's parameter; 8-bit weights have a float32 scale per output channel."""
+    if not (linear_bytes == 1 and name.startswith(QUANTIZED) and name.endswith(".weight") and value.ndim == 2):
+        return value.numel() * 2
+    return value.numel() + value.shape[0] * 4
 
 
 def token_count(config: dict[str, Any], height: int, width: int) -> int:
     """Return the tokens of a pass."""
-    packing = Packing.parse(config.get("packing", PUBLISHED_PACKING))
-    return sum(segment_size(segment, height // 8, width // 8) for segment in packing.segments)
+    return sum(segment_size(segment, height // 8, width // 8) for segment in _packing(config).segments)
 
 
-def codec_size(height: int, width: int, *, tile: int | None, base: int = 96) -> dict[str, float]:
-    """Return GiB of Wan's codec in bfloat16: causal states of encoder and decoder, and the working memory of one step.
+def work_sizes(
+    config: dict[str, Any], height: int, width: int, *, ranks: int = 1, cache: bool = False, bytes_per_value: int = 2
+) -> dict[str, float]:
+    """Return GiB of a chunk's inputs, of the conditions kept through its passes, and of a pass itself at its worst moment.
 
-    Each causal convolution keeps two frames of its input. Stages of the encoder have widths 1, 2, 4, 4 times the base with two residual
-    blocks of two convolutions, at 1, 1/2, 1/4, 1/8 of the size; the decoder has three blocks per stage.
+    The worst moments of a block are the rotation of keys, which is done in float32, and the feed-forward's hidden layer. In
+    units of tokens x width, the first holds the residual, the normalised and the routed tokens, the bias, queries before and after
+    their rotation, keys and values in the network's precision, and the float32 copy of the keys with four half-sized terms.
     """
-    pixels = height * width
+    heads, head_dim = config.get("num_attention_heads", 40), config.get("attention_head_dim", 128)
+    dim, ffn, layers = heads * head_dim, config.get("ffn_dim", 13824), config.get("num_layers", 40)
+    tokens, b = token_count(config, height, width) / ranks, bytes_per_value
+    per_token = PATCH * PATCH * (BUFFER_CHANNELS * 2 * OCTAVES + CAMERA_CHANNELS) + config.get("buffer_squeeze", 256) * layers
+    packing = _packing(config)
+    latents = (packing.history_length + packing.new_length) * (height // 8) * (width // 8)
+    inputs = latents * 4 * (BUFFER_CHANNELS + CAMERA_CHANNELS + 2 * LATENT_CHANNELS + 4)
+    attention = tokens * dim * (8 * b + (4 if b < 4 else 0) + 4 * 2)
+    # Keys and values of all ranks, sent and joined.
+    attention += tokens * ranks * dim * b * 4 if ranks > 1 else 0
+    feed_forward = tokens * (dim * 4 * b + ffn * 2 * b)
+    kept = 4 * tokens * dim * b if cache else 0
+    return {"inputs": inputs / GIB, "conditions": tokens * b * per_token / GIB, "pass": (max(attention, feed_forward) + kept) / GIB}
+
+
+def codec_size(height: int, width: int, *, tile: int | None = None, base: int = 96, bytes_per_value: int = 2) -> dict[str, float]:
+    """Return GiB of Wan's codec: causal states of encoder and decoder, of all tiles and of one, and what a step works with."""
+    pixels = step = float(height * width)
+    if tile is not None:
+        rows, columns = (tile_sides(size // 8, tile, OVERLAP) for size in (height, width))
+        pixels = 64.0 * sum(b - a for a, b in rows) * sum(b - a for a, b in columns)
+        step = 64.0 * (rows[0][1] - rows[0][0]) * (columns[0][1] - columns[0][0])
+    encoder, decoder = (values * bytes_per_value * pixels / GIB for values in state_values(base))
+    unit = SUBFRAMES * base * bytes_per_value * step / GIB
+    return {
+        "encoder": encoder, "decoder": decoder, "states": encoder + decoder,
+        "encoder tile": encoder * step / pixels, "decoder tile": decoder * step / pixels,
+        "encoder work": CODEC_UNITS["encoder"] * unit, "decoder work": CODEC_UNITS["decoder"] * unit,
+    }
+
+
+def state_values(base: int) -> tuple[float, float]:
+    """Return how many values per pixel the encoder's and the decoder's states hold.
+
+    Each convolution of three steps keeps the last two of its input. Stages have 1, 2, 4 and 4 times the base width at 1, 1/2, 1/4
+    and 1/8 of the size; a residual block has two convolutions. The encoder has two blocks per stage, the decoder three; both have
+    two in the middle. Of the changes of the frame rate, the encoder's keep one step, the decoder's two.
+    """
     widths = (base, 2 * base, 4 * base, 4 * base)
-    encoder = sum(2 * 2 * w * pixels / 4**i for i, w in enumerate(widths)) + 4 * widths[3] * pixels / 64
-    decoder = sum(3 * 2 * w * pixels / 4**i for i, w in enumerate(widths)) + 4 * widths[3] * pixels / 64
-    overlap = 1.0 if tile is None else (tile / (tile - 8)) ** 2
-    states = (encoder + decoder) * 2 * 2 * overlap
-    share = 1.0 if tile is None else min(1.0, (8 * tile) ** 2 / pixels)
-    # A residual block of the finest stage holds its input, its normalised copy in float32, and two outputs, of four frames.
-    work = SUBFRAMES * base * pixels * share * (2 * 3 + 4)
-    return {"states": states / GIB, "work": work / GIB}
+    middle = (2 * 4 * widths[3]) / 64
+    encoder, before = 2 * 3 + middle + 2 * widths[3] / 64, base
+    for i, w in enumerate(widths):
+        encoder += (2 * (before + w) + 2 * 2 * w) / 4**i + (w / 4 ** (i + 1) if i in (1, 2) else 0)
+        before = w
+    decoder, before = 2 * LATENT_CHANNELS / 64 + middle + 2 * base, widths[3]
+    for i, w in reversed(list(enumerate(widths))):
+        decoder += (2 * (before + w) + 2 * 4 * w) / 4**i + (2 * w / 4**i if i in (3, 2) else 0)
+        before = w // 2
+    return encoder, decoder
 
 
-def place(network: Lyra2Network, plan: MemoryPlan, device: torch.device | str) -> None:
-    """Put a network that was read into main memory where its plan wants it: in fewer bits, on the card, or waiting for its turn."""
-    from lyra_core.generate.lyra2.offload import BlockOffload
-    from lyra_core.generate.lyra2.quantize import quantize_
+def place(network: Lyra2Network, plan: MemoryPlan, device: torch.device | str, *, sage: bool = False) -> None:
+    """Put a network that was read into main memory where its plan wants it, and choose its kernels.
 
-    if plan.weights != "bf16":
-        quantize_(network, plan.weights)
-    blocks = network.blocks
+    Blocks are rounded to 8 bit on the card, one at a time. For inference alone: weights can no longer be changed.
+
+    Raises:
+        ConfigError, BackendUnavailable: 8-bit products or 8-bit attention (``sage``) that cannot be done here.
+    """
+    device = torch.device(device)
     for name, child in network.named_children():
         if name != "blocks":
             child.to(device)
     network.scale_shift_table.data = network.scale_shift_table.data.to(device)
-    for block in blocks[: plan.resident]:
-        block.to(device)
+    for number, block in enumerate(network.blocks):
+        if plan.weights != "bf16":
+            quantize_block_(block.to(device), plan.weights)
+        block.to(device if number < plan.resident else "cpu")
     if plan.resident < plan.blocks:
-        BlockOffload(blocks, device, resident=plan.resident)
+        BlockOffload(network.blocks, device, resident=plan.resident, slots=SLOTS)
+    tune(network, device, sage=sage)
+
+
+def placed_codec(codec: VideoCodec, plan: MemoryPlan) -> VideoCodec:
+    """Return a codec that works as its plan wants it."""
+    codec = CodecParked(codec) if plan.parked else codec
+    return codec if plan.tile is None else CodecTiled(codec, tile=plan.tile)

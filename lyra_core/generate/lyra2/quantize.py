@@ -9,6 +9,9 @@ The arithmetic is torchao's (the tests compare). Its weights are tensor subclass
 safetensors stores, blocks that wait in main memory copy, and torch compiles as they are.
 """
 
+# pyright: reportCallIssue=false, reportIndexIssue=false, reportArgumentType=false
+# To a type checker, what is registered in a torch module is a tensor or a module; here it is known which.
+
 from __future__ import annotations
 
 from typing import Literal
@@ -62,8 +65,8 @@ class LinearQuantized(nn.Module):
         """Return (..., out) in the type of x (..., in)."""
         if self.scheme == "fp8":
             return self._fp8(x.reshape(-1, self.in_features)).reshape(*x.shape[:-1], self.out_features)
-        # The scale is applied to the product: it is one number per output channel.
-        out = F.linear(x, self.weight.to(x.dtype)).mul_(self.scale[:, 0].to(x.dtype))
+        # The scale, one number per output channel, is applied to the product, in float32: rounded to bfloat16 it would be off by 0.4 %.
+        out = F.linear(x, self.weight.to(x.dtype)).mul_(self.scale[:, 0])
         return out if self.bias is None else out.add_(self.bias.to(x.dtype))
 
     def _fp8(self, x: Tensor) -> Tensor:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Literal
 
+import torch
 from torch import Tensor
 
 from lyra_core.errors import ConfigError
 from lyra_core.generate.lyra2.network import Conditions, Lyra2Network
 
-NAMES = ("fp8", "cache", "skip_guidance")
+NAMES = ("fp8", "int8", "sage", "cache", "skip_guidance")
+"""fp8: 8-bit products in the blocks' linear layers. int8: 8-bit weights alone, for less memory. sage: 8-bit attention, by
+SageAttention 2. cache: blocks whose effect hardly changes between steps are not computed again. skip_guidance: no negative pass in
+the last steps."""
 SKIP_BELOW = 0.7
 """skip_guidance: share of the noise range, from clean upwards, without negative pass."""
 CACHE_THRESHOLD = 0.08
@@ -26,18 +31,34 @@ def speed_names(text: str) -> set[str]:
         return set()
     names = set(text.split("+"))
     if unknown := names - set(NAMES):
-        raise ConfigError(f"speed: got {', '.join(sorted(unknown))!r}, expected 'exact' or names of {', '.join(NAMES)} joined by '+'")
+        got, known = ", ".join(sorted(unknown)), ", ".join(NAMES)
+        raise ConfigError(f"speed: got {got!r}, expected 'exact' or names of {known} joined by '+'")
+    if {"fp8", "int8"} <= names:
+        raise ConfigError("speed: got both fp8 and int8, expected one of them: they are precisions of the same weights")
     return names
 
 
+def weights_of(names: set[str]) -> Literal["bf16", "fp8", "int8"]:
+    """Return the precision of the blocks' weights."""
+    return "fp8" if "fp8" in names else "int8" if "int8" in names else "bf16"
+
+
 class FirstBlockCache:
-    """Skip all blocks but the first while its output hardly changes between steps (after TeaCache, Liu et al. 2024, and ParaAttention).
+    """Skip all blocks but the first while its effect hardly changes between steps (after TeaCache, Liu et al. 2024; ParaAttention).
 
     Each pass (prompt, negative prompt) is remembered on its own: ``label`` tells which one runs.
     """
 
-    def __init__(self, network: Lyra2Network, *, threshold: float = CACHE_THRESHOLD) -> None:
-        self._network, self.threshold = network, threshold
+    def __init__(
+        self, network: Lyra2Network, *, threshold: float = CACHE_THRESHOLD, total: Callable[[Tensor], Tensor] = lambda sums: sums
+    ) -> None:
+        """Take a network's blocks over.
+
+        Args:
+            threshold: relative change of the first block's effect up to which the others' is reused.
+            total: adds sums (2,) up over the ranks that share the tokens, so that all of them skip together.
+        """
+        self._network, self.threshold, self._total = network, threshold, total
         self._run_all = network.run_blocks
         self._memory: dict[Any, tuple[Tensor, Tensor]] = {}
         self.label: Any = None
@@ -64,7 +85,9 @@ class FirstBlockCache:
         change = first - tokens
         if self.label in self._memory:
             before, rest = self._memory[self.label]
-            if float((change - before).abs().mean() / before.abs().mean().clamp_min(1e-9)) < self.threshold:
+            sums = [torch.linalg.vector_norm(x, 1, dtype=torch.float32) for x in (change - before, before)]
+            difference, size = self._total(torch.stack(sums)).tolist()
+            if difference < self.threshold * size:
                 self.skipped += 1
                 return first + rest
         out = first

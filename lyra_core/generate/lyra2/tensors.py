@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 import torch
 from safetensors import SafetensorError, safe_open
-from torch import Tensor
+from torch import Tensor, nn
 
 from lyra_core.errors import InputError
 from lyra_core.io.files import atomic_path, read_json
@@ -29,6 +29,7 @@ DTYPES = {
     "BOOL": torch.bool,
 }
 """Names of types in a safetensors header."""
+Take = Callable[[Tensor], Tensor]
 DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 
@@ -142,6 +143,80 @@ class PthSource:
 
     def __exit__(self, *error: object) -> None:
         self._tensors = {}
+
+
+@dataclass(frozen=True)
+class View:
+    """Where a tensor comes from."""
+
+    name: str
+    """In the source."""
+    take: Take | None = None
+    """What is made of it (reshaped, sliced); None takes it whole."""
+
+
+class ViewSource:
+    """A source whose tensors have other names, and other shapes where a view says so."""
+
+    def __init__(self, source: TensorSource, views: Mapping[str, View]) -> None:
+        self.path, self._source, self._views = source.path, source, dict(views)
+        self.specs = {name: _seen(source.specs[view.name], view.take) for name, view in self._views.items()}
+
+    def read(self, name: str) -> Tensor:
+        """Return one tensor on the CPU."""
+        view = self._views[name]
+        value = self._source.read(view.name)
+        return view.take(value).contiguous() if view.take else value
+
+    def files(self) -> list[Path]:
+        """Return the files it reads."""
+        return self._source.files()
+
+    def __enter__(self) -> ViewSource:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._source.__exit__(*error)
+
+
+class StateSource:
+    """Tensors of a module in memory; of tied ones the first name counts."""
+
+    def __init__(self, module: nn.Module, *, dtype: torch.dtype | None = None) -> None:
+        self.path = Path(type(module).__name__)
+        self._dtype = dtype
+        self._tensors: dict[str, Tensor] = {}
+        seen: set[int] = set()
+        for name, value in module.state_dict(keep_vars=True).items():
+            if id(value) not in seen:
+                self._tensors[name] = value.detach()
+                seen.add(id(value))
+        self.specs = {name: Spec(tuple(value.shape), self._stored(value)) for name, value in self._tensors.items()}
+
+    def _stored(self, value: Tensor) -> torch.dtype:
+        return self._dtype if self._dtype and value.is_floating_point() else value.dtype
+
+    def read(self, name: str) -> Tensor:
+        """Return one tensor on the CPU."""
+        value = self._tensors[name]
+        return value.to("cpu", self._stored(value)).contiguous()
+
+    def files(self) -> list[Path]:
+        """Return no file: it reads memory."""
+        return []
+
+    def __enter__(self) -> StateSource:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        return None
+
+
+def _seen(spec: Spec, take: Take | None) -> Spec:
+    if take is None:
+        return spec
+    value = take(torch.empty(spec.shape, dtype=spec.dtype, device="meta"))
+    return Spec(tuple(value.shape), value.dtype)
 
 
 def open_tensors(path: Path) -> TensorSource:

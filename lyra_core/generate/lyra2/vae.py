@@ -23,10 +23,15 @@ State = tuple[Any, ...]
 class VideoCodec(Protocol):
     """Pixels (B, 3, F, H, W) in [-1, 1] to normalised latents (B, C, T, H / 8, W / 8) and back, four frames per latent."""
 
-    channels: int
-    """C."""
-    receptive_latents: int
-    """Latents after which nothing of what came before is left in either state."""
+    @property
+    def channels(self) -> int:
+        """C."""
+        ...
+
+    @property
+    def receptive_latents(self) -> int:
+        """Latents after which nothing of what came before is left in either state."""
+        ...
 
     def encode(self, video: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         """Encode the next frames: 1 + 4 k at the start of a stream (state None), else 4 k."""
@@ -45,7 +50,8 @@ class CodecWan:
         self.channels = int(vae.config.z_dim)
         self.receptive_latents = 40
         """The decoder's 36 latents (two convolutions of three steps per residual block, over three time scales), rounded up."""
-        self._counts = {part: sum(isinstance(m, WanCausalConv3d) for m in getattr(vae, part).modules()) for part in ("encoder", "decoder")}
+        parts = {"encoder": vae.encoder, "decoder": vae.decoder}
+        self._counts = {name: sum(isinstance(m, WanCausalConv3d) for m in part.modules()) for name, part in parts.items()}
 
     @property
     def device(self) -> torch.device:

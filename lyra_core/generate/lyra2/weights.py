@@ -30,9 +30,8 @@ from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
 from torch import Tensor, nn
 
 from lyra_core.errors import BackendUnavailable, InputError
-from lyra_core.generate.lyra2.checkpoint import StateSource
 from lyra_core.generate.lyra2.network import Lyra2Network
-from lyra_core.generate.lyra2.tensors import INDEX_SUFFIX, Spec, TensorSource, shards, total_bytes, write_safetensors
+from lyra_core.generate.lyra2.tensors import INDEX_SUFFIX, Spec, StateSource, TensorSource, shards, total_bytes, write_safetensors
 from lyra_core.generate.lyra2.vae import CodecPatch, CodecWan
 from lyra_core.io.files import atomic_path, read_json, sha256_file, write_json
 

@@ -50,7 +50,8 @@ def network_of(data: dict[str, np.ndarray], *, case: str, packing: str = PUBLISH
     network = Lyra2Network(
         num_attention_heads=dim // head_dim, attention_head_dim=head_dim, ffn_dim=weights["blocks.0.ffn.0.weight"].shape[0],
         num_layers=sum(key.endswith("self_attn.q.weight") for key in weights), text_dim=data["text"].shape[1],
-        image_dim=data["image"].shape[1], freq_dim=weights["time_embedding.0.weight"].shape[1], buffer_squeeze=squeeze, packing=packing,
+        image_dim=data["image"].shape[1], freq_dim=weights["time_embedding.0.weight"].shape[1], buffer_squeeze=squeeze,
+        packing=packing,
     )
     ours = {to_ours(key): value for key, value in weights.items()}
     missing = network.load_state_dict(ours, strict=False)

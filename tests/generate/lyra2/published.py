@@ -31,7 +31,8 @@ def save_distributed(state: dict, folder: Path) -> Path:
 def tiny_text_encoder(vocabulary: int = 300) -> UMT5EncoderModel:
     """Return umT5 with two layers and width 12."""
     torch.manual_seed(3)
-    config = UMT5Config(vocab_size=vocabulary, d_model=12, d_kv=4, num_heads=3, d_ff=20, num_layers=2, feed_forward_proj="gated-gelu")
+    config = UMT5Config(vocab_size=vocabulary, d_model=12, d_kv=4, num_heads=3, d_ff=20, num_layers=2,
+                        feed_forward_proj="gated-gelu")
     return UMT5EncoderModel(config).eval()
 
 
@@ -61,9 +62,11 @@ def wan_text_state(model: UMT5EncoderModel) -> dict[str, torch.Tensor]:
 def wan_image_state(model: CLIPVisionModel) -> dict[str, torch.Tensor]:
     """Return the picture encoder's state under Wan's names, beside a text half that nobody reads."""
     names = [
-        (r"^embeddings\.patch_embedding\.", "patch_embedding."), (r"^pre_layrnorm\.", "pre_norm."), (r"^post_layernorm\.", "post_norm."),
+        (r"^embeddings\.patch_embedding\.", "patch_embedding."),
+        (r"^pre_layrnorm\.", "pre_norm."), (r"^post_layernorm\.", "post_norm."),
         (r"^encoder\.layers\.(\d+)\.layer_norm(\d)\.", r"transformer.\1.norm\2."),
-        (r"^encoder\.layers\.(\d+)\.mlp\.fc1\.", r"transformer.\1.mlp.0."), (r"^encoder\.layers\.(\d+)\.mlp\.fc2\.", r"transformer.\1.mlp.2."),
+        (r"^encoder\.layers\.(\d+)\.mlp\.fc1\.", r"transformer.\1.mlp.0."),
+        (r"^encoder\.layers\.(\d+)\.mlp\.fc2\.", r"transformer.\1.mlp.2."),
         (r"^encoder\.layers\.(\d+)\.self_attn\.out_proj\.", r"transformer.\1.attn.proj."),
     ]
     state = {name.removeprefix("vision_model."): value for name, value in model.state_dict().items()}
@@ -97,7 +100,8 @@ def save_tokenizer(folder: Path) -> Path:
     tokenizer = Tokenizer(models.Unigram())
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
     trainer = trainers.UnigramTrainer(vocab_size=60, special_tokens=["<pad>", "</s>", "<unk>"], unk_token="<unk>")
-    tokenizer.train_from_iterator(["a room with a red chair and a window", "a street with trees & cars", "the house of blue glass"], trainer)
+    texts = ["a room with a red chair and a window", "a street with trees & cars", "the house of blue glass"]
+    tokenizer.train_from_iterator(texts, trainer)
     tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
     fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", eos_token="</s>", unk_token="<unk>")
     fast.save_pretrained(folder)

@@ -81,5 +81,5 @@ def test_too_many_frames_are_named():
     packing, cameras = Packing.parse("f1k1f1s1f1k1_g1"), cameras_of(np.eye(3)[None], np.eye(4)[None])
     view = View(torch.zeros(3, 16, 16), torch.ones(16, 16), cameras)
     with pytest.raises(InputError, match="got 2 retrieved frames and 1 targets"):
-        assemble(packing, CodecPatch(channels=16), first=view, newest=view, retrieved=[view, view], latents=torch.zeros(16, 3, 2, 2),
-                 time_cameras=cameras, targets=cameras)
+        assemble(packing, CodecPatch(channels=16), first=view, newest=view, retrieved=[view, view],
+                 latents=torch.zeros(16, 3, 2, 2), time_cameras=cameras, targets=cameras)

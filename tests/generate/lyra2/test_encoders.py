@@ -70,7 +70,7 @@ def test_missing_tensors_are_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     weights = state()
     del weights[missing]
     torch.save(weights, tmp_path / "x.pth")
-    with pytest.raises(InputError, match="missing: .*(relative_attention_bias|q_proj.bias)"):
+    with pytest.raises(InputError, match=r"missing: .*(relative_attention_bias|q_proj\.bias)"):
         load(tmp_path / "x.pth")
 
 

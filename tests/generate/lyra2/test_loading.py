@@ -85,11 +85,13 @@ def test_a_small_model_without_vae_and_encoders_is_written_fast_and_loads(tmp_pa
     assert not parts.encode_text("x").any() and parts.negative_text(None).shape == (512, TEXT_DIM)
     assert parts.encode_image(torch.zeros(3, 16, 16)).shape == (257, 10)
     assert [record.message for record in caplog.records] == [
-        f"{path} has no text encoder: prompts are not seen", f"{path} has no image encoder: the newest frame is seen by its latents alone"]
+        f"{path} has no text encoder: prompts are not seen",
+        f"{path} has no image encoder: the newest frame is seen by its latents alone"]
 
 
 def test_saving_again_replaces_everything(tmp_path: Path) -> None:
-    path = save_models_folder(tmp_path / "own", network=tiny_network(), codec=tiny_vae(), negative_prompt=NEGATIVE, loras={"a": lora(1)})
+    path = save_models_folder(tmp_path / "own", network=tiny_network(), codec=tiny_vae(), negative_prompt=NEGATIVE,
+                              loras={"a": lora(1)})
     first = weights_id(cfg(path))
     save_models_folder(path, network=tiny_network(seed=1), codec=patch_codec())
     assert sorted(file.name for file in path.iterdir()) == ["models.json", "network"]

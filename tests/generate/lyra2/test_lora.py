@@ -17,8 +17,8 @@ from lyra_core.generate.lyra2.keys import to_published  # noqa: E402
 from lyra_core.generate.lyra2.lora import lora_rank, merge_lora, merge_loras, parse_loras, to_flat  # noqa: E402
 from lyra_core.generate.lyra2.tensors import open_tensors  # noqa: E402
 
-TARGETS = ["blocks.0.attn1.to_q", "blocks.1.attn2.add_k_proj", "blocks.1.ffn.net.2", "blocks.0.cam_encoder", "blocks.1.buffer_encoder.1",
-           "condition_embedder.time_proj", "proj_out", "condition_embedder.text_embedder.linear_1",
+TARGETS = ["blocks.0.attn1.to_q", "blocks.1.attn2.add_k_proj", "blocks.1.ffn.net.2", "blocks.0.cam_encoder",
+           "blocks.1.buffer_encoder.1", "condition_embedder.time_proj", "proj_out", "condition_embedder.text_embedder.linear_1",
            "condition_embedder.image_embedder.ff.net.0.proj", "patch_embedding", "clean_patch_embeddings.3"]
 """Of each kind that the published loader knows."""
 RANK = 3
@@ -77,7 +77,8 @@ def test_diffusers_conversion_agrees(tmp_path: Path, prefix: str) -> None:
     from diffusers.loaders import lora_conversion_utils as theirs
 
     state = stored(pairs(2, BLOCKS), names=("lora_down", "lora_up"), prefix=prefix, alpha=1.5)
-    convert = theirs._convert_musubi_wan_lora_to_diffusers if prefix == "lora_unet_" else theirs._convert_non_diffusers_wan_lora_to_diffusers
+    kind = "musubi" if prefix == "lora_unet_" else "non_diffusers"
+    convert = getattr(theirs, f"_convert_{kind}_wan_lora_to_diffusers")
     judged = convert({name: value.clone() for name, value in state.items()})
     changes = merged(tmp_path, state)
     assert len(changes) == len(BLOCKS)

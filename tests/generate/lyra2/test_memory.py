@@ -26,7 +26,8 @@ PACKING = "f1k1f1s1f2k2_g2"
 
 def chunk(h=4, w=6, T=6, seed=0):
     torch.manual_seed(seed)
-    inputs = ChunkInputs(torch.randn(16, T - 2, h, w), torch.randn(20, T, h, w), torch.randn(384, T, h, w), torch.rand(1280, T, h, w))
+    history, condition = torch.randn(16, T - 2, h, w), torch.randn(20, T, h, w)
+    inputs = ChunkInputs(history, condition, torch.randn(384, T, h, w), torch.rand(1280, T, h, w))
     return inputs, [torch.randn(512, TEXT_DIM), torch.randn(512, TEXT_DIM)], torch.randn(257, IMAGE_DIM)
 
 

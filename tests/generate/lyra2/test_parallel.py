@@ -47,7 +47,9 @@ dist.destroy_process_group()
 
 
 @pytest.mark.parametrize(("world", "teams"), [
-    (2, [(2, 1), (1, 2)]), pytest.param(3, [(1, 3), (1, 3)], marks=pytest.mark.slow), pytest.param(4, [(2, 2), (1, 4)], marks=pytest.mark.slow),
+    (2, [(2, 1), (1, 2)]),
+    pytest.param(3, [(1, 3), (1, 3)], marks=pytest.mark.slow),
+    pytest.param(4, [(2, 2), (1, 4)], marks=pytest.mark.slow),
 ])
 def test_ranks_together_are_one_process(tmp_path, world, teams):
     """With guidance, then without; ``teams`` says in how many passes at once and over how many ranks each."""

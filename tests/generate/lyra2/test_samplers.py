@@ -54,7 +54,9 @@ def test_every_recorded_trajectory(data):
         close(sigmas, data[f"sigmas_{steps}"])
         assert np.array_equal(timesteps, data[f"timesteps_{steps}"])
         start = torch.from_numpy(data["start"])
-        final = sample_unipc(analytic(1.0), start, steps=steps, shift=shift, on_step=lambda i, x, seen=states: seen.append(x.numpy()))
+        final = sample_unipc(
+            analytic(1.0), start, steps=steps, shift=shift, on_step=lambda i, x, seen=states: seen.append(x.numpy())
+        )
         if f"unipc{steps}_states" in data:
             close(np.stack(states), data[f"unipc{steps}_states"])
         if f"unipc{steps}_final" in data:
