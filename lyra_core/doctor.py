@@ -67,7 +67,6 @@ def run_checks() -> list[Check]:
     parts: list[tuple[str, str, Callable[[], str], str, bool]] = [
         ("usd", "OpenUSD", _usd, STANDALONE, True),
         ("video", "ffmpeg", _ffmpeg, "pip install imageio-ffmpeg", True),
-        ("weights", "lyra2", _lyra2_weights, "pip install 'lyra-worlds[lyra2]'", False),
         ("splats", "feed_forward", _feed_forward, "pip install 'lyra-worlds[lyra2]'", False),
         ("environments", "gymnasium", _gymnasium, "pip install 'gymnasium>=1.2'", False),
         ("validators", "openusd", _usd_validation, STANDALONE, False),
@@ -176,13 +175,6 @@ def _feed_forward() -> str:
     if missing:
         raise RuntimeError(f"{' and '.join(missing)} not installed")
     return f"torch {importlib.metadata.version('torch')}, with the weights that splats: weights names"
-
-
-def _lyra2_weights() -> str:
-    from lyra_core.generate.lyra2.weights import default_folder, open_models
-
-    found = open_models(default_folder())
-    return f"{', '.join(found.parts)} in {found.path}"
 
 
 def _gymnasium() -> str:

@@ -36,6 +36,13 @@ class DepthAnything:
         self.name = cfg.model or DEFAULT_MODEL
         self._cfg = cfg
 
+    @staticmethod
+    def probe() -> str:
+        """Say whether the default model is there, for ``lyra-worlds doctor``."""
+        provider = DepthAnything(DepthCfg())
+        provider._config  # noqa: B018  (read for its errors)
+        return f"{provider.name} in the hub's cache"
+
     def check(self, photo: Photo) -> None:
         """Require transformers and the model's files.
 

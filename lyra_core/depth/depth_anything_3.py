@@ -55,6 +55,11 @@ class DepthAnything3:
         self._worker: subprocess.Popen[str] | None = None
         self._python = worker_python()
 
+    @staticmethod
+    def probe() -> str:
+        """Say where its environment is, for ``lyra-worlds doctor``."""
+        return f"{worker_python()} (weights are looked for when it starts)"
+
     def check(self, photo: Photo) -> None:
         """Require the environment; the weights are looked for when the worker starts."""
 

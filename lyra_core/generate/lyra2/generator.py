@@ -21,7 +21,7 @@ from lyra_core.generate.frames import photo_frame, with_provenance
 from lyra_core.generate.lyra2.captioner import Captioner
 from lyra_core.generate.lyra2.components import Components, guided_velocity
 from lyra_core.generate.lyra2.conditioning import Cameras, ChunkInputs, View, assemble, timeline_frames
-from lyra_core.generate.lyra2.loading import check_parts, load_parts, weights_id
+from lyra_core.generate.lyra2.loading import check_parts, load_parts, models_folder, weights_id
 from lyra_core.generate.lyra2.packing import SUBFRAMES, Packing
 from lyra_core.generate.lyra2.samplers import DISTILLED_STEPS, Velocity, chunk_noise, sample_distilled, sample_unipc
 from lyra_core.generate.lyra2.speed import SKIP_BELOW, FirstBlockCache, speed_names
@@ -71,6 +71,16 @@ class GeneratorLyra2:
         self._captioner: Captioner | None = None
         self.on_wait: Callable[[str], None] | None = None
         """Called between steps with a line for people; may raise to stop."""
+
+    @staticmethod
+    def probe() -> str:
+        """Say where the weights are, for ``lyra-worlds doctor``.
+
+        Raises:
+            BackendUnavailable, InputError: they are missing or damaged.
+        """
+        check_parts(Lyra2Cfg())
+        return f"weights in {models_folder(Lyra2Cfg())}"
 
     def prepare(self, photo: Photo, estimate: DepthEstimate, *, seed: int, indoor: bool) -> None:
         """Take the photo in. The prompt of chunks without caption names the kind of place."""

@@ -187,7 +187,7 @@ def load_parts(cfg: Lyra2Cfg, *, height: int = 480, width: int = 832) -> Compone
     if plan is not None:
         print(plan.table(), file=sys.stderr, flush=True)
     where = placement.device if plan is None else torch.device("cpu")
-    network = load_network(models.path / "network", dtype=placement.dtype, device=where)
+    network = load_network(models.path / "network", dtype=placement.dtype, device=where).requires_grad_(False)
     merge_loras(network, [(lora_file(models.path, name), weight) for name, weight in wanted_loras(cfg, models).items()])
     if plan is not None:
         place(network, plan, placement.device, sage="sage" in speed_names(cfg.speed))

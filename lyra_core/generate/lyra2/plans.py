@@ -6,7 +6,7 @@ memory tracker; the CUDA context, workspaces and fragments are the margin.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import torch
@@ -102,12 +102,16 @@ def plan_for(
     Raises:
         ConfigError: an unknown name, or too little memory; the smallest peak is named.
     """
-    budget = _budget(vram)
-    least = None
+    budget, least = _budget(vram), None
+    sizes = network_sizes(config, 2 if weights == "bf16" else 1)
+    sizes["whole"] = sizes["outside"] + config.get("num_layers", 40) * network_sizes(config, 2)["block"]
+    work = work_sizes(config, height, width, ranks=ranks, cache=cache)
+    work["frames"] = SUBFRAMES * _packing(config).new_length * 3 * 4 * height * width / GIB
     for parked, tile, encoders in ((False, None, "gpu"), (True, None, "gpu"), (True, None, "cpu"), (True, TILE, "cpu")):
+        codec = codec_size(height, width, tile=tile)
         for resident in range(config.get("num_layers", 40), -1, -1):
-            plan = _plan(budget, config, height, width, weights=weights, cache=cache, ranks=ranks, resident=resident, tile=tile,
-                         parked=parked, encoders=encoders)
+            plan = MemoryPlan(budget, weights, resident, config.get("num_layers", 40), tile, parked, encoders)
+            plan = replace(plan, peaks=_peaks(plan, sizes, work, codec), host=_host(plan, sizes, codec))
             if plan.peak <= budget:
                 return plan
             least = plan if least is None or plan.peak < least.peak else least
@@ -118,34 +122,29 @@ def plan_for(
     )
 
 
-def _plan(
-    budget: float, config: dict[str, Any], height: int, width: int, *, weights: Any, cache: bool, ranks: int, resident: int,
-    tile: int | None, parked: bool, encoders: Any,
-) -> MemoryPlan:
-    """Return one plan with its peaks, whether it fits or not."""
-    blocks = config.get("num_layers", 40)
-    sizes = network_sizes(config, 2 if weights == "bf16" else 1)
-    work = work_sizes(config, height, width, ranks=ranks, cache=cache)
-    codec = codec_size(height, width, tile=tile)
-    held = min(blocks, resident + SLOTS) if resident < blocks else blocks
-    waiting = blocks - resident
-    always = sizes["outside"] + held * sizes["block"] + CODEC_WEIGHTS + (0 if parked else codec["states"])
-    running = always + work["inputs"]
-    frames = SUBFRAMES * _packing(config).new_length * 3 * 4 * height * width / GIB
-    visits = max(TEXT_ENCODER, IMAGE_ENCODER) if encoders == "gpu" else 0.0
-    peaks = {
+def _peaks(plan: MemoryPlan, sizes: dict[str, float], work: dict[str, float], codec: dict[str, float]) -> dict[str, float]:
+    """Return the peak of each stage of a chunk [GiB]."""
+    held = plan.blocks if plan.resident == plan.blocks else min(plan.blocks, plan.resident + SLOTS)
+    always = sizes["outside"] + held * sizes["block"] + CODEC_WEIGHTS + (0 if plan.parked else codec["states"])
+    running, frames = always + work["inputs"], work["frames"]
+    # The state before a call is kept until it ends; if it waits outside, it is brought in.
+    decoder, encoder = (2 * codec[f"{part} tile"] if plan.parked else codec[part] for part in ("decoder", "encoder"))
+    return {
         # A stream of its own encodes the warp of the newest frame; beside it stand the correspondences in two layouts.
-        "condition": running + work["inputs"] + 2 * frames + codec["encoder"] + codec["encoder work"],
-        "text": running + visits,
-        "denoise": running + work["conditions"] + work["pass"],
-        # The state before a call is kept until it ends. Four copies of the frames: decoded, joined, rounded, as numbers again.
-        "decode": running + (2 * codec["decoder tile"] if parked else codec["decoder"]) + codec["decoder work"] + 2 * frames,
-        "encode": running + (2 * codec["encoder tile"] if parked else codec["encoder"]) + codec["encoder work"] + 4 * frames,
+        "condition": running + work["inputs"] + 2 * frames + codec["encoder tile"] + codec["encoder work"],
+        "text": running + (max(TEXT_ENCODER, IMAGE_ENCODER) if plan.encoders == "gpu" else 0),
+        "denoise": running + max(work["prepare"], work["conditions"] + work["pass"]),
+        # Two copies of the frames, joined and as float32; then two more, rounded and as numbers again.
+        "decode": running + decoder + codec["decoder work"] + 2 * frames,
+        "encode": running + encoder + codec["encoder work"] + 4 * frames,
         "depth": always + DEPTH_MODEL,
     }
-    whole = sizes["outside"] + blocks * network_sizes(config, 2)["block"]
-    host = max(whole, waiting * sizes["block"] + TEXT_ENCODER + IMAGE_ENCODER + (2 * codec["states"] if parked else 0))
-    return MemoryPlan(budget, weights, resident, blocks, tile, parked, encoders, peaks, host)
+
+
+def _host(plan: MemoryPlan, sizes: dict[str, float], codec: dict[str, float]) -> float:
+    """Return the main memory that weights and states take at most [GiB]: the network while it is read, or all that waits."""
+    waiting = (plan.blocks - plan.resident) * sizes["block"] + TEXT_ENCODER + IMAGE_ENCODER
+    return max(sizes["whole"], waiting + (2 * codec["states"] if plan.parked else 0))
 
 
 def _budget(vram: str | float) -> float:
@@ -189,7 +188,9 @@ def token_count(config: dict[str, Any], height: int, width: int) -> int:
 def work_sizes(
     config: dict[str, Any], height: int, width: int, *, ranks: int = 1, cache: bool = False, bytes_per_value: int = 2
 ) -> dict[str, float]:
-    """Return GiB of a chunk's inputs, of the conditions kept through its passes, and of a pass itself at its worst moment.
+    """Return GiB of a chunk's inputs, of making its conditions, of these as they are kept, and of a pass at its worst moment.
+
+    The correspondences, four times as wide once encoded, are held in float32 as they are and as angles, and encoded in parts and joined.
 
     The worst moments of a block are the rotation of keys, which is done in float32, and the feed-forward's hidden layer. In
     units of tokens x width, the first holds the residual, the normalised and the routed tokens, the bias, queries before and after
@@ -198,6 +199,7 @@ def work_sizes(
     heads, head_dim = config.get("num_attention_heads", 40), config.get("attention_head_dim", 128)
     dim, ffn, layers = heads * head_dim, config.get("ffn_dim", 13824), config.get("num_layers", 40)
     tokens, b = token_count(config, height, width) / ranks, bytes_per_value
+    correspondence = PATCH * PATCH * BUFFER_CHANNELS
     per_token = PATCH * PATCH * (BUFFER_CHANNELS * 2 * OCTAVES + CAMERA_CHANNELS) + config.get("buffer_squeeze", 256) * layers
     packing = _packing(config)
     latents = (packing.history_length + packing.new_length) * (height // 8) * (width // 8)
@@ -207,14 +209,18 @@ def work_sizes(
     attention += tokens * ranks * dim * b * 4 if ranks > 1 else 0
     feed_forward = tokens * (dim * 4 * b + ffn * 2 * b)
     kept = 4 * tokens * dim * b if cache else 0
-    return {"inputs": inputs / GIB, "conditions": tokens * b * per_token / GIB, "pass": (max(attention, feed_forward) + kept) / GIB}
+    sizes = {
+        "inputs": inputs, "prepare": tokens * (2 * 4 * correspondence + 2 * b * 2 * OCTAVES * correspondence),
+        "conditions": tokens * b * per_token, "pass": max(attention, feed_forward) + kept,
+    }
+    return {name: size / GIB for name, size in sizes.items()}
 
 
 def codec_size(height: int, width: int, *, tile: int | None = None, base: int = 96, bytes_per_value: int = 2) -> dict[str, float]:
     """Return GiB of Wan's codec: causal states of encoder and decoder, of all tiles and of one, and what a step works with."""
     pixels = step = float(height * width)
     if tile is not None:
-        rows, columns = (tile_sides(size // 8, tile, OVERLAP) for size in (height, width))
+        rows, columns = (tile_sides(size // 8, tile, _overlap(tile)) for size in (height, width))
         pixels = 64.0 * sum(b - a for a, b in rows) * sum(b - a for a, b in columns)
         step = 64.0 * (rows[0][1] - rows[0][0]) * (columns[0][1] - columns[0][0])
     encoder, decoder = (values * bytes_per_value * pixels / GIB for values in state_values(base))
@@ -271,4 +277,8 @@ def place(network: Lyra2Network, plan: MemoryPlan, device: torch.device | str, *
 def placed_codec(codec: VideoCodec, plan: MemoryPlan) -> VideoCodec:
     """Return a codec that works as its plan wants it."""
     codec = CodecParked(codec) if plan.parked else codec
-    return codec if plan.tile is None else CodecTiled(codec, tile=plan.tile)
+    return codec if plan.tile is None else CodecTiled(codec, tile=plan.tile, overlap=_overlap(plan.tile))
+
+
+def _overlap(tile: int) -> int:
+    return min(OVERLAP, tile // 3)

@@ -65,7 +65,7 @@ class LinearQuantized(nn.Module):
         """Return (..., out) in the type of x (..., in)."""
         if self.scheme == "fp8":
             return self._fp8(x.reshape(-1, self.in_features)).reshape(*x.shape[:-1], self.out_features)
-        # The scale, one number per output channel, is applied to the product, in float32: rounded to bfloat16 it would be off by 0.4 %.
+        # The scale, one number per output channel, is applied to the product, and in float32: in bfloat16 it would be off by 0.4 %.
         out = F.linear(x, self.weight.to(x.dtype)).mul_(self.scale[:, 0])
         return out if self.bias is None else out.add_(self.bias.to(x.dtype))
 

@@ -89,6 +89,16 @@ def test_a_small_model_without_vae_and_encoders_is_written_fast_and_loads(tmp_pa
         f"{path} has no image encoder: the newest frame is seen by its latents alone"]
 
 
+def test_a_model_trained_with_one_retrieved_frame_loads(tmp_path: Path) -> None:
+    network = tiny_network(packing="f1k1f1s1f2k2_g2")
+    for block in network.blocks:
+        block.buffer_encoder[0] = torch.nn.Linear(1280 // 5 * 4 * 4, 4, bias=False)
+    path = save_models_folder(tmp_path / "own", network=network, codec=patch_codec())
+    loaded = load_parts(cfg(path)).network
+    assert loaded.packing == network.packing
+    assert torch.equal(loaded.blocks[1].buffer_encoder[0].weight, network.blocks[1].buffer_encoder[0].weight)
+
+
 def test_saving_again_replaces_everything(tmp_path: Path) -> None:
     path = save_models_folder(tmp_path / "own", network=tiny_network(), codec=tiny_vae(), negative_prompt=NEGATIVE,
                               loras={"a": lora(1)})
