@@ -39,6 +39,12 @@ CODEC_UNITS = {"encoder": 4.0, "decoder": 7.0}
 TILE = 32
 """Side of the codec's tiles where whole pictures do not fit [latent pixels]."""
 
+Encoders = Literal["gpu", "cpu"]
+COMPROMISES: tuple[tuple[bool, int | None, Encoders], ...] = (
+    (False, None, "gpu"), (True, None, "gpu"), (True, None, "cpu"), (True, TILE, "cpu"),
+)
+"""States parked, tile, where the encoders run: in the order in which they are given up."""
+
 
 @dataclass(frozen=True)
 class MemoryPlan:
@@ -54,7 +60,7 @@ class MemoryPlan:
     """Side of the codec's tiles [latent pixels]; None: whole pictures."""
     parked: bool
     """The codec's causal states wait in main memory between calls."""
-    encoders: Literal["gpu", "cpu"]
+    encoders: Encoders
     """Where prompts and frames are embedded; on the card they visit it for a call."""
     peaks: dict[str, float] = field(default_factory=dict)
     """Stage -> expected peak [GiB]."""
@@ -107,7 +113,7 @@ def plan_for(
     sizes["whole"] = sizes["outside"] + config.get("num_layers", 40) * network_sizes(config, 2)["block"]
     work = work_sizes(config, height, width, ranks=ranks, cache=cache)
     work["frames"] = SUBFRAMES * _packing(config).new_length * 3 * 4 * height * width / GIB
-    for parked, tile, encoders in ((False, None, "gpu"), (True, None, "gpu"), (True, None, "cpu"), (True, TILE, "cpu")):
+    for parked, tile, encoders in COMPROMISES:
         codec = codec_size(height, width, tile=tile)
         for resident in range(config.get("num_layers", 40), -1, -1):
             plan = MemoryPlan(budget, weights, resident, config.get("num_layers", 40), tile, parked, encoders)
@@ -190,7 +196,7 @@ def work_sizes(
 ) -> dict[str, float]:
     """Return GiB of a chunk's inputs, of making its conditions, of these as they are kept, and of a pass at its worst moment.
 
-    The correspondences, four times as wide once encoded, are held in float32 as they are and as angles, and encoded in parts and joined.
+    Correspondences, four times as wide once encoded, are held in float32, as they are and as angles; then in parts and joined.
 
     The worst moments of a block are the rotation of keys, which is done in float32, and the feed-forward's hidden layer. In
     units of tokens x width, the first holds the residual, the normalised and the routed tokens, the bias, queries before and after

@@ -19,7 +19,7 @@ sys.path[:0] = [{root!r}, {here!r}]
 import datetime, os
 import torch, torch.distributed as dist
 from lyra_core.generate.lyra2.parallel import STOP, Worker, send, shared_velocity
-from test_memory import PACKING, chunk
+from chunks import PACKING, chunk
 from tiny import tiny_network
 from lyra_core.generate.lyra2.components import guided_velocity
 from lyra_core.generate.lyra2.samplers import chunk_noise, sample_unipc

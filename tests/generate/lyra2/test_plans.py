@@ -73,7 +73,9 @@ def test_pass_at_tiny_size():
               "packing": PACKING}
     network = Lyra2Network(**config).eval()
     given = inputs_of(128, 192, 6, text=16, image=16)
-    peak = counted(lambda: network(given[0], given[1], torch.zeros(1), *given[4:], network.prepare(given[2], given[3])), network, *given)
+    peak = counted(
+        lambda: network(given[0], given[1], torch.zeros(1), *given[4:], network.prepare(given[2], given[3])), network, *given
+    )
     work = work_sizes(config, 128, 192, bytes_per_value=4)
     expected = max(work["prepare"], work["conditions"] + work["pass"])
     assert abs(expected / peak - 1) < 0.15, f"expected {expected:.4f}, counted {peak:.4f} GiB"
@@ -125,11 +127,11 @@ def test_every_card_stays_exact_and_says_so_before_loading(vram):
     plan = plan_for(vram, {}, 480, 832)
     assert plan.peak <= 0.92 * vram and plan.weights == "bf16" and plan.encoders == "gpu" and plan.tile is None and not plan.parked
     table = plan.table()
-    assert all(f"{stage:<10} {peak:6.1f} GiB" in table for stage, peak in plan.peaks.items()) and {"denoise", "decode"} <= set(plan.peaks)
+    assert {"denoise", "decode"} <= set(plan.peaks)
+    assert all(f"{stage:<10} {peak:6.1f} GiB" in table for stage, peak in plan.peaks.items())
     assert ("all on the card" in table) == (plan.resident == 40) == (vram == 80)
     # One block more would not fit.
-    fuller = plan_for(vram * 1.05, {}, 480, 832)
-    assert fuller.resident >= plan.resident and fuller.peak > plan.peak or plan.resident == 40
+    assert plan.resident == 40 or plan.peak + network_sizes({}, 2)["block"] > plan.budget
 
 
 def test_smaller_cards_give_up_one_thing_after_the_other():
@@ -145,7 +147,7 @@ def test_smaller_cards_give_up_one_thing_after_the_other():
         plan_for("lots", {}, 480, 832)
 
 
-@pytest.mark.parametrize(("weights", "resident", "limit"), [("bf16", 2, 0.0), ("bf16", 0, 0.0), ("int8", 1, 0.01), ("fp8", 0, 0.06)])
+@pytest.mark.parametrize(("weights", "resident", "limit"), [("bf16", 2, 0), ("bf16", 0, 0), ("int8", 1, 0.01), ("fp8", 0, 0.06)])
 def test_place_puts_a_network_as_planned(weights, resident, limit):
     network = tiny_network(packing=PACKING)
     exact = velocity_of(network)
