@@ -7,7 +7,7 @@ import numpy as np
 
 from lyra_core.camera.splat import splat_frames
 from lyra_core.camera.warp import planar_depth
-from lyra_core.io.images import resized
+from lyra_core.io.images import decode_depth, encode_depth, resized
 from lyra_core.types import DepthEstimate, Frame, Photo, Provenance, Trajectory
 
 COARSE = (64, 36)
@@ -17,9 +17,12 @@ SHIFT = 8
 
 
 def photo_frame(photo: Photo, estimate: DepthEstimate, trajectory: Trajectory) -> Frame:
-    """Return the photo as frame 0: resampled to the camera of trajectory[0], SEEN wherever its depth is known."""
+    """Return the photo as frame 0: resampled to the camera of trajectory[0], SEEN wherever its depth is known.
+
+    Its depth is rounded as it is stored, so that what is made from it is the same when it comes back from disk.
+    """
     size = (trajectory.width, trajectory.height)
-    depth = cv2.resize(estimate.depth, size, interpolation=cv2.INTER_NEAREST)
+    depth = decode_depth(encode_depth(cv2.resize(estimate.depth, size, interpolation=cv2.INTER_NEAREST)))
     provenance = np.where(np.isnan(depth), 255, Provenance.SEEN).astype(np.uint8)
     return Frame(resized(photo.rgb, *size), depth, trajectory.camera(0), trajectory.T_world_camera[0], provenance)
 

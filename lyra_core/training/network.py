@@ -15,17 +15,14 @@ from lyra_core.errors import BackendUnavailable, ConfigError
 from lyra_core.generate.lyra2.checkpoint import is_added, load_network, load_vae, load_wan_base
 from lyra_core.generate.lyra2.encoders import ImageEncoder, TextEncoder, load_image_encoder, load_text_encoder, load_tokenizer
 from lyra_core.generate.lyra2.keys import to_published
-from lyra_core.generate.lyra2.network import BUFFER_CHANNELS, OCTAVES, Lyra2Network
-from lyra_core.generate.lyra2.packing import PATCH
+from lyra_core.generate.lyra2.network import Lyra2Network
 from lyra_core.generate.lyra2.tensors import Spec, open_tensors, write_safetensors
-from lyra_core.generate.lyra2.vae import CodecPatch, CodecWan, VideoCodec
+from lyra_core.generate.lyra2.vae import CodecPatch, CodecWan, State, VideoCodec
 from lyra_core.generate.lyra2.weights import default_folder, open_models
 from lyra_core.training.settings import NetworkCfg
 
 ADAPTER = "default"
 """peft's name of the one LoRA that is trained."""
-SLOT_CHANNELS = BUFFER_CHANNELS // 5
-"""Correspondence channels per retrieved frame."""
 GRID = 4
 """The plain encoder's copy of the newest frame has GRID x GRID tokens."""
 
@@ -58,7 +55,6 @@ def _started(cfg: NetworkCfg, seed: int) -> Lyra2Network:
             text_dim=cfg.text_dim, image_dim=cfg.image_dim, freq_dim=cfg.freq_dim, buffer_squeeze=cfg.squeeze,
             in_channels=2 * cfg.codec_channels + 4, out_channels=cfg.codec_channels, packing=cfg.packing,
         )
-        fit_slots(network)
         # As Wan starts: nothing is predicted until something was learnt.
         nn.init.zeros_(network.proj_out.weight)
         nn.init.zeros_(network.proj_out.bias)
@@ -87,16 +83,6 @@ class OneTextProcessor:
         heads = [x.unflatten(2, (attn.heads, -1)).transpose(1, 2) for x in (query, key, value)]
         seen = F.scaled_dot_product_attention(*heads).transpose(1, 2).flatten(2)
         return attn.to_out[0](seen + attn.to_v(text))
-
-
-def fit_slots(network: Lyra2Network) -> None:
-    """Give the encoders of correspondences as many inputs as the packing has retrieved frames; the published one has five."""
-    slots = network.packing.spatial_slots
-    inputs = SLOT_CHANNELS * slots * PATCH * PATCH * 2 * OCTAVES
-    for block in network.blocks:
-        encoder = block.buffer_encoder
-        if slots and encoder[0].in_features != inputs:
-            encoder[0] = nn.Linear(inputs, encoder[0].out_features, bias=False)
 
 
 def _freeze(network: Lyra2Network, trainable: str) -> None:
@@ -142,22 +128,41 @@ def build_codec(cfg: NetworkCfg, device: torch.device) -> VideoCodec:
         BackendUnavailable, InputError: the VAE is missing or damaged.
     """
     if cfg.codec == "patch":
-        return CodecPatchKept(channels=cfg.codec_channels)
+        return CodecPatchEven(channels=cfg.codec_channels)
     folder = Path(cfg.vae) if cfg.vae else open_models(default_folder()).path / "vae"
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
     return CodecWan(load_vae(folder, dtype=dtype, device=device).requires_grad_(False).eval())
 
 
-class CodecPatchKept(CodecPatch):
-    """The fixed codec, its basis computed once: training calls it many times a step."""
+class CodecPatchEven(CodecPatch):
+    """The fixed codec with channels of about unit variance, as a VAE's latents are normalised: else noise drowns the fine ones.
+
+    The scales are fixed numbers, read once from pictures of procedural rooms: by colour axis, and a quarter for what is not mean.
+    """
 
     def _basis(self, like: Tensor) -> Tensor:
         return _basis(self.channels, like.device).to(like)
+
+    def encode(self, video: Tensor, state: State | None = None) -> tuple[Tensor, State]:
+        """Return latents (B, channels, T, h, w) of frames (B, 3, F, H, W) and the state."""
+        latents, state = super().encode(video, state)
+        return latents / _scales(self.channels, latents.device), state
+
+    def decode(self, latents: Tensor, state: State | None = None) -> tuple[Tensor, State]:
+        """Return frames (B, 3, F, H, W) and the state."""
+        return super().decode(latents * _scales(self.channels, latents.device), state)
 
 
 @functools.lru_cache(maxsize=8)
 def _basis(channels: int, device: torch.device) -> Tensor:
     return CodecPatch._basis(CodecPatch(channels=channels), torch.zeros(1, device=device))
+
+
+@functools.lru_cache(maxsize=8)
+def _scales(channels: int, device: torch.device) -> Tensor:
+    colour = torch.tensor([1.7, 0.5, 0.2]).repeat(-(-channels // 3))[:channels]
+    colour[3:] *= 0.25
+    return colour.view(1, -1, 1, 1, 1).to(device)
 
 
 def build_encoders(cfg: NetworkCfg, device: torch.device) -> tuple[Callable[[str], Tensor], Callable[[Tensor], Tensor]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,11 +13,18 @@ from lyra_core.generate.lyra2.canonical import warp_main
 from lyra_core.generate.lyra2.conditioning import MASK_CHANNELS, ChunkInputs, View, packed_history
 from lyra_core.generate.lyra2.network import Lyra2Network
 from lyra_core.generate.lyra2.packing import SUBFRAMES, Packing
-from lyra_core.generate.lyra2.vae import VideoCodec
+from lyra_core.generate.lyra2.vae import State, VideoCodec
 from lyra_core.training.flow import TrainSchedule, flow_loss, logit_normal, noised
 from lyra_core.training.geometry import ray_jitter
 from lyra_core.training.sampling import ChunkSample, Sample, torch_generator
-from lyra_core.training.self_augmentation import decoded_end, denoised_once, encode_timeline, spoiling_level, written_back
+from lyra_core.training.self_augmentation import (
+    Timeline,
+    decoded_end,
+    denoised_once,
+    encode_timeline,
+    spoiling_level,
+    written_back,
+)
 from lyra_core.training.settings import HistoryCfg
 
 
@@ -49,6 +57,16 @@ class Parts:
     schedule: TrainSchedule
     history: HistoryCfg
     device: torch.device
+    memo: dict[tuple, Any] | None = None
+    """Latents of true frames, kept from step to step where clips are few and small; None keeps nothing."""
+
+    def remembered(self, key: tuple, make: Callable[[], Any]) -> Any:
+        """Return what was made under a key before, or make it."""
+        if self.memo is None:
+            return make()
+        if key not in self.memo:
+            self.memo[key] = make()
+        return self.memo[key]
 
 
 @dataclass(frozen=True)
@@ -59,6 +77,8 @@ class _Past:
     """(3, F, H, W) on the device; spoilt where stage A spoilt it."""
     latents: Tensor
     """(C, n, h, w) the first latent, then the newest."""
+    true: bool
+    """Whether the pictures are the clip's own."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +116,7 @@ def learnable(network: nn.Module, samples: Sequence[Sample], parts: Parts, gener
 
 
 def chunk_inputs(
-    parts: Parts, sample: Sample, chunk: ChunkSample, past: Tensor, latents: Tensor, generator: torch.Generator
+    parts: Parts, sample: Sample, chunk: ChunkSample, past: Tensor, latents: Tensor, generator: torch.Generator, *, true: bool = False
 ) -> ChunkInputs:
     """Return what the network sees of a chunk, as ``conditioning.assemble`` does, with the corruptions of training.
 
@@ -104,6 +124,7 @@ def chunk_inputs(
         past: (3, F, H, W) frames; those from the chunk's own on are not read.
         latents: (C, n, h, w) of the history: the first, then the newest.
         generator: of the corruptions.
+        true: the past is the clip's own, so that what is made of it may be remembered.
     """
     packing, device = parts.packing, parts.device
     newest, (height, width) = chunk.number * packing.chunk_frames, chunk.newest_depth.shape
@@ -114,11 +135,14 @@ def chunk_inputs(
     depth = chunk.newest_depth.to(device)
     history = packed_history(packing, latents, parts.codec, [View(picture, depth, scene.newest) for picture in pictures])
     history[:, packing.spatial_positions] += _memory_noise(history[:, packing.spatial_positions], parts.history, generator)
-    warped = warp_main(
-        past[:, newest], depth, scene.newest.K[0], scene.newest.T_world_camera[0], scene.targets.K, scene.targets.T_world_camera
-    )
-    tail = parts.codec.encode(torch.cat([warped[:, :1], warped], 1)[None])[0][0, :, 1:].to(history)
-    condition = torch.cat([history, tail], 1)
+
+    def warped() -> Tensor:
+        camera, targets = scene.newest, scene.targets
+        video = warp_main(past[:, newest], depth, camera.K[0], camera.T_world_camera[0], targets.K, targets.T_world_camera)
+        return parts.codec.encode(torch.cat([video[:, :1], video], 1)[None])[0][0, :, 1:]
+
+    tail = parts.remembered(("warped", sample.name, sample.start, chunk.number), warped) if true else warped()
+    condition = torch.cat([history, tail.to(history)], 1)
     mask = torch.ones(MASK_CHANNELS, *condition.shape[1:], device=device)
     rays, buffer = chunk.channels or (None, None)
     jitter = ray_jitter(parts.history, chunk.newest_depth, generator)
@@ -136,16 +160,24 @@ def _picture(sample: Sample, chunk: ChunkSample, i: int, past: Tensor) -> Tensor
     return past[:, at] if 0 <= at < past.shape[1] else chunk.pictures[i].to(past)
 
 
+def _encoded(sample: Sample, number: int, parts: Parts, *, newest: int) -> tuple[Timeline, Tensor, State]:
+    """Return the history before a true chunk, the chunk's latents (C, new, h, w), and the encoder's state after it."""
+    first, count = 1 + number * parts.packing.chunk_frames, parts.packing.chunk_frames
+
+    def make() -> tuple[Timeline, Tensor, State]:
+        video = sample.video[:, : first + count].to(parts.device)
+        line = encode_timeline(parts.codec, parts.packing, video[:, :first], newest=newest)
+        latents, state = parts.codec.encode(video[:, first:][None], line.encoder)
+        return line, latents[0], state
+
+    return parts.remembered(("encoded", sample.name, sample.start, number, newest), make)
+
+
 def _clean(samples: Sequence[Sample], parts: Parts) -> tuple[list[_Past], list[Tensor]]:
-    pasts, targets = [], []
     wanted = len(parts.packing.temporal_positions) - 1
-    for sample in samples:
-        video, end = sample.video.to(parts.device), 1 + sample.target.number * parts.packing.chunk_frames
-        line = encode_timeline(parts.codec, parts.packing, video[:, :end], newest=wanted)
-        new = slice(end, end + parts.packing.chunk_frames)
-        targets.append(parts.codec.encode(video[:, new][None], line.encoder)[0][0])
-        pasts.append(_Past(video, line.latents))
-    return pasts, targets
+    made = [_encoded(sample, sample.target.number, parts, newest=wanted) for sample in samples]
+    pasts = [_Past(sample.video.to(parts.device), line.latents, True) for sample, (line, _, _) in zip(samples, made, strict=True)]
+    return pasts, [target for _, target, _ in made]
 
 
 def _spoilt(
@@ -153,31 +185,25 @@ def _spoilt(
 ) -> tuple[list[_Past], list[Tensor]]:
     """Run stage A: the chunk before each target is denoised by the network itself and becomes its history."""
     packing, codec = parts.packing, parts.codec
-    frames = packing.chunk_frames
-    shown = SUBFRAMES * (packing.history_length + packing.new_length - 1) if parts.history.write_back == "history" else frames
-    lines, clean, ends, states = [], [], [], []
-    for sample in samples:
-        video, end = sample.video.to(parts.device), 1 + sample.chunks[0].number * frames
-        line = encode_timeline(codec, packing, video[:, :end], newest=shown // SUBFRAMES + codec.receptive_latents)
-        chunk, state = codec.encode(video[:, end : end + frames][None], line.encoder)
-        lines.append(line)
-        clean.append(chunk[0])
-        states.append(state)
-        ends.append(end + frames)
-    firsts = [_Past(sample.video.to(parts.device), line.latents) for sample, line in zip(samples, lines, strict=True)]
-    batch = _with_conditions(samples, [s.chunks[0] for s in samples], firsts, torch.stack(clean), parts, generators)
+    count = packing.chunk_frames
+    shown = SUBFRAMES * (packing.history_length + packing.new_length - 1) if parts.history.write_back == "history" else count
+    reach = shown // SUBFRAMES + codec.receptive_latents
+    made = [_encoded(sample, sample.chunks[0].number, parts, newest=reach) for sample in samples]
+    true = [_Past(sample.video.to(parts.device), line.latents, True) for sample, (line, _, _) in zip(samples, made, strict=True)]
+    clean = torch.stack([chunk for _, chunk, _ in made])
+    batch = _with_conditions(samples, [sample.chunks[0] for sample in samples], true, clean, parts, generators)
     levels = [spoiling_level(parts.schedule, logit_normal(1, g), max_timestep=parts.history.max_timestep) for g in generators]
-    sigmas, noise = torch.tensor(levels, device=parts.device), _noise(batch.targets, generators)
-    spoilt = denoised_once(lambda state, time: _velocity(network, batch, state, time), batch.targets, noise, sigmas)
+    sigmas, noise = torch.tensor(levels, device=parts.device), _noise(clean, generators)
+    spoilt = denoised_once(lambda state, time: _velocity(network, batch, state, time), clean, noise, sigmas)
     pasts, targets = [], []
-    for i, (line, past) in enumerate(zip(lines, firsts, strict=True)):
-        end = ends[i]
+    for sample, past, (line, _, state), chunk in zip(samples, true, made, spoilt, strict=True):
+        end = 1 + (sample.chunks[0].number + 1) * count
         # Where the timeline was cut, its first latent is not next to the others; the decoder must not see it there.
-        latents = torch.cat([line.latents if line.whole else line.latents[:, 1:], spoilt[i]], 1)
+        latents = torch.cat([line.latents if line.whole else line.latents[:, 1:], chunk], 1)
         video = written_back(past.video, decoded_end(codec, latents, frames=shown), end=end)
-        degraded = codec.encode(video[:, end - frames : end][None], line.encoder)[0][0]
-        targets.append(codec.encode(past.video[:, end : end + frames][None], states[i])[0][0])
-        pasts.append(_Past(video, torch.cat([line.latents, degraded], 1)))
+        degraded = codec.encode(video[:, end - count : end][None], line.encoder)[0][0]
+        targets.append(codec.encode(past.video[:, end : end + count][None], state)[0][0])
+        pasts.append(_Past(video, torch.cat([line.latents, degraded], 1), False))
     return pasts, targets
 
 
@@ -187,7 +213,7 @@ def _with_conditions(
 ) -> Learnable:
     inputs, texts, images = [], [], []
     for sample, chunk, past, generator in zip(samples, chunks, pasts, generators, strict=True):
-        inputs.append(chunk_inputs(parts, sample, chunk, past.video, past.latents, generator))
+        inputs.append(chunk_inputs(parts, sample, chunk, past.video, past.latents, generator, true=past.true))
         caption = chunk.caption
         texts.append((caption if isinstance(caption, Tensor) else parts.encode_text(caption or "")).to(parts.device))
         images.append(parts.encode_image(past.video[:, chunk.number * parts.packing.chunk_frames]).to(parts.device))

@@ -112,7 +112,7 @@ class Trainer:
         codec = build_codec(cfg.network, device)
         text, image = build_encoders(cfg.network, device)
         schedule = TrainSchedule(cfg.optim.shift, cfg.optim.weighting)
-        self.parts = Parts(network.packing, codec, text, image, schedule, cfg.history, device)
+        self.parts = Parts(network.packing, codec, text, image, schedule, cfg.history, device, {} if cfg.data.pool else None)
         self.sampler = sampler or Sampler(build_source(cfg.data), network.packing, cfg.history, seed=cfg.seed, pool=cfg.data.pool)
         module = TrainingNetwork(network)
         optim = cfg.optim

@@ -73,7 +73,8 @@ def file_hashes(folder: Path) -> dict[str, str]:
 def assert_same_bytes(a: dict[str, str], b: dict[str, str]) -> None:
     """Compare two file_hashes; names what differs."""
     assert sorted(set(a) ^ set(b)) == []
-    assert [name for name in a if a[name] != b[name]] == []
+    changed = [name for name in a if a[name] != b[name]]
+    assert not changed, f"{len(changed)} files differ: {', '.join(changed[:10])}"
 
 
 def plain_bytes(folder: Path) -> dict[str, bytes]:

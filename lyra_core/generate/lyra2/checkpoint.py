@@ -18,15 +18,13 @@ from torch import Tensor, nn
 
 from lyra_core.errors import InputError
 from lyra_core.generate.lyra2.keys import to_ours
-from lyra_core.generate.lyra2.network import BUFFER_CHANNELS, OCTAVES, Lyra2Network
+from lyra_core.generate.lyra2.network import Lyra2Network
 from lyra_core.generate.lyra2.packing import PATCH, PUBLISHED_PACKING, Packing
 from lyra_core.generate.lyra2.tensors import Spec, StateSource, TensorSource, View, ViewSource, open_tensors
 from lyra_core.io.files import read_json
 
 HEAD_DIMS = {5120: 128, 1536: 128}
 """Width of the network -> channels per attention head, for the widths that Wan 2.1 was published in."""
-PUBLISHED_SLOTS = 5
-"""Retrieved frames in the published packing."""
 SHOWN = 3
 """Names listed per group of faulty tensors."""
 
@@ -187,18 +185,8 @@ def network_config(
 
 
 def empty_network(config: Mapping[str, Any]) -> Lyra2Network:
-    """Return a network without weights, whose correspondence encoders have as many inputs as its packing has retrieved frames."""
-    def build() -> Lyra2Network:
-        network = Lyra2Network(**config)
-        slots = network.packing.spatial_slots
-        inputs = BUFFER_CHANNELS // PUBLISHED_SLOTS * slots * PATCH * PATCH * 2 * OCTAVES
-        for block in network.blocks:
-            encoder = block.buffer_encoder
-            if slots and encoder[0].in_features != inputs:
-                encoder[0] = nn.Linear(inputs, encoder[0].out_features, bias=False)
-        return network
-
-    return without_weights(build)
+    """Return a network without weights."""
+    return without_weights(lambda: Lyra2Network(**config))
 
 
 def load_network(

@@ -30,6 +30,9 @@ from lyra_core.types import DepthEstimate, Frame, Photo, Trajectory
 
 WEIGHTS_LICENCE = "NVIDIA Internal Scientific Research and Development Model License (weights), Apache-2.0 (code)"
 
+SKY_DEPTH = 200.0
+"""Largest depth given to the sky [m]."""
+
 
 @dataclass(frozen=True)
 class _Stream:
@@ -218,7 +221,7 @@ class GeneratorLyra2:
         )
 
     def _view(self, frame: Frame, anchor: np.ndarray) -> View:
-        depth = torch.from_numpy(np.nan_to_num(frame.depth)).to(self.components.device)
+        depth = torch.from_numpy(sky_filled(frame.depth)).to(self.components.device)
         camera = self._cameras(frame.camera.K[None], frame.T_world_camera[None], anchor)
         return View(self._pixels([frame])[:, 0], depth, camera)
 
@@ -263,3 +266,13 @@ class GeneratorLyra2:
         total = DISTILLED_STEPS if self.settings.distilled else self.settings.steps
         if self.on_wait is not None:
             self.on_wait(f"step {step + 1} of {total}")
+
+
+def sky_filled(depth: np.ndarray) -> np.ndarray:
+    """Return depth (H, W) [m] with what is unknown at min(99 % quantile of the known, 200 m), where Depth Anything 3 puts the sky.
+
+    Otherwise the sky would be a hole in every warp. Without any known depth all of it is 200 m away.
+    """
+    known = depth[np.isfinite(depth) & (depth > 0)]
+    far = min(float(np.quantile(known, 0.99)), SKY_DEPTH) if known.size else SKY_DEPTH
+    return np.where(np.isfinite(depth), depth, np.float32(far)).astype(np.float32)

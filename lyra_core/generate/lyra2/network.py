@@ -39,8 +39,10 @@ from lyra_core.generate.lyra2.packing import (
 
 CAMERA_CHANNELS = 384
 """Ray channels per latent pixel: 6 x 8 x 8."""
-BUFFER_CHANNELS = 1280
-"""Correspondence channels per latent pixel: 5 slots x 4 x 8 x 8."""
+SLOT_CHANNELS = 256
+"""Correspondence channels per latent pixel and retrieved frame: 4 x 8 x 8."""
+BUFFER_CHANNELS = 5 * SLOT_CHANNELS
+"""The same of the published packing's five frames."""
 OCTAVES = 2
 """Frequencies of the sine and cosine encoding of correspondences."""
 
@@ -101,12 +103,12 @@ def rotated(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 class Lyra2Block(WanTransformerBlock):
     """A Wan block with encoders of camera rays and correspondences for its self attention."""
 
-    def __init__(self, dim: int, ffn_dim: int, heads: int, squeeze: int, *, eps: float, index: int) -> None:
+    def __init__(self, dim: int, ffn_dim: int, heads: int, squeeze: int, *, slots: int, eps: float, index: int) -> None:
         super().__init__(dim, ffn_dim, heads, "rms_norm_across_heads", True, eps, dim)
         self.index = index
         self.attn1.set_processor(SelfAttentionProcessor())
         self.cam_encoder = nn.Linear(CAMERA_CHANNELS * PATCH * PATCH, dim, bias=False)
-        encoded = BUFFER_CHANNELS * PATCH * PATCH * 2 * OCTAVES
+        encoded = SLOT_CHANNELS * slots * PATCH * PATCH * 2 * OCTAVES
         self.buffer_encoder = nn.Sequential(nn.Linear(encoded, squeeze, bias=False), nn.Linear(squeeze, dim, bias=False))
 
     def forward(
@@ -188,8 +190,10 @@ class Lyra2Network(ModelMixin, ConfigMixin, PeftAdapterMixin, CacheMixin, Attent
         )
         self.condition_embedder = WanTimeTextImageEmbedding(dim, freq_dim, dim * 6, text_dim, image_dim)
         self.condition_embedder.timesteps_proj = Sinusoid(freq_dim)
+        # A packing without retrieved frames never asks for correspondences; its encoders keep the published size.
+        slots = self.packing.spatial_slots or BUFFER_CHANNELS // SLOT_CHANNELS
         self.blocks = nn.ModuleList(
-            Lyra2Block(dim, ffn_dim, num_attention_heads, buffer_squeeze, eps=eps, index=i) for i in range(num_layers)
+            Lyra2Block(dim, ffn_dim, num_attention_heads, buffer_squeeze, slots=slots, eps=eps, index=i) for i in range(num_layers)
         )
         self.norm_out = FP32LayerNorm(dim, eps, elementwise_affine=False)
         self.proj_out = nn.Linear(dim, out_channels * PATCH * PATCH)
@@ -201,7 +205,8 @@ class Lyra2Network(ModelMixin, ConfigMixin, PeftAdapterMixin, CacheMixin, Attent
 
         Args:
             plucker: (B, 384, T, h, w) ray channels in packed order.
-            buffer: (B, 1280, T, h, w) correspondence channels in packed order; those of history in time are not read.
+            buffer: (B, 256 per retrieved frame, T, h, w) correspondence channels in packed order; those of history in time are
+                not read.
             keep: keep each block's first projection after its first use (inference). The weights must then stay as they are.
         """
         correspondence, validity = correspondence_tokens(buffer, self.packing)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from lyra_core.errors import ConfigError
-from lyra_core.generate.lyra2.network import BUFFER_CHANNELS, CAMERA_CHANNELS, OCTAVES, Lyra2Network
+from lyra_core.generate.lyra2.network import CAMERA_CHANNELS, OCTAVES, SLOT_CHANNELS, Lyra2Network
 from lyra_core.generate.lyra2.offload import BlockOffload
 from lyra_core.generate.lyra2.packing import PATCH, PUBLISHED_PACKING, SUBFRAMES, Packing, segment_size
 from lyra_core.generate.lyra2.quantize import QUANTIZED, quantize_block_
@@ -205,11 +205,12 @@ def work_sizes(
     heads, head_dim = config.get("num_attention_heads", 40), config.get("attention_head_dim", 128)
     dim, ffn, layers = heads * head_dim, config.get("ffn_dim", 13824), config.get("num_layers", 40)
     tokens, b = token_count(config, height, width) / ranks, bytes_per_value
-    correspondence = PATCH * PATCH * BUFFER_CHANNELS
-    per_token = PATCH * PATCH * (BUFFER_CHANNELS * 2 * OCTAVES + CAMERA_CHANNELS) + config.get("buffer_squeeze", 256) * layers
     packing = _packing(config)
+    channels = SLOT_CHANNELS * packing.spatial_slots
+    correspondence = PATCH * PATCH * channels
+    per_token = PATCH * PATCH * (channels * 2 * OCTAVES + CAMERA_CHANNELS) + config.get("buffer_squeeze", 256) * layers
     latents = (packing.history_length + packing.new_length) * (height // 8) * (width // 8)
-    inputs = latents * 4 * (BUFFER_CHANNELS + CAMERA_CHANNELS + 2 * LATENT_CHANNELS + 4)
+    inputs = latents * 4 * (channels + CAMERA_CHANNELS + 2 * LATENT_CHANNELS + 4)
     attention = tokens * dim * (8 * b + (4 if b < 4 else 0) + 4 * 2)
     # Keys and values of all ranks, sent and joined.
     attention += tokens * ranks * dim * b * 4 if ranks > 1 else 0

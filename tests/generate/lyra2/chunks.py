@@ -11,7 +11,8 @@ from lyra_core.generate.lyra2.network import Lyra2Network
 from lyra_core.generate.lyra2.samplers import chunk_noise
 
 PACKING = "f1k1f1s1f2k2_g2"
-LATENTS, NEW, HEIGHT, WIDTH = 6, 2, 4, 6
+LATENTS, NEW, HEIGHT, WIDTH = 6, 2, 4, 10
+"""43 tokens, which no number of ranks divides."""
 # One block of 24 channels is faster on one thread, and the same bits whatever else runs.
 torch.set_num_threads(1)
 
@@ -26,7 +27,7 @@ def chunk(*, seed: int = 0) -> tuple[ChunkInputs, list[torch.Tensor], torch.Tens
     size = (HEIGHT, WIDTH)
     inputs = ChunkInputs(
         normal(16, LATENTS - NEW, *size), normal(20, LATENTS, *size), normal(384, LATENTS, *size),
-        torch.rand(1280, LATENTS, *size, generator=draw),
+        torch.rand(256, LATENTS, *size, generator=draw),
     )
     return inputs, [normal(512, TEXT_DIM), normal(512, TEXT_DIM)], normal(257, IMAGE_DIM)
 

@@ -143,7 +143,7 @@ def test_batches_and_checkpointing_change_nothing():
     torch.manual_seed(0)
     T = 6
     x, y, plucker = torch.randn(2, 16, T, 4, 6), torch.randn(2, 20, T, 4, 6), torch.randn(2, 384, T, 4, 6)
-    buffer, text, image = torch.rand(2, 1280, T, 4, 6), torch.randn(2, 512, 12), torch.randn(2, 257, 10)
+    buffer, text, image = torch.rand(2, 256, T, 4, 6), torch.randn(2, 512, 12), torch.randn(2, 257, 10)
     timestep = torch.tensor([100.0, 700.0])
     with torch.no_grad():
         both = network(x, y, timestep, text, image, network.prepare(plucker, buffer))

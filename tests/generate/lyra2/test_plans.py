@@ -44,8 +44,8 @@ def counted(run, *given) -> float:
     return (max(device["Total"] for device in tracker.get_tracker_snapshot("peak").values()) - before) / GIB
 
 
-def inputs_of(height: int, width: int, latents: int, *, text: int, image: int) -> list[torch.Tensor]:
-    sizes = [(1, channels, latents, height // 8, width // 8) for channels in (16, 20, 384, 1280)]
+def inputs_of(height: int, width: int, latents: int, *, text: int, image: int, slots: int = 5) -> list[torch.Tensor]:
+    sizes = [(1, channels, latents, height // 8, width // 8) for channels in (16, 20, 384, 256 * slots)]
     return [*(torch.zeros(size) for size in sizes), torch.zeros(1, 512, text), torch.zeros(1, 257, image)]
 
 
@@ -72,7 +72,7 @@ def test_pass_at_tiny_size():
     config = {"num_attention_heads": 4, "attention_head_dim": 32, "ffn_dim": 256, "num_layers": 2, "text_dim": 16, "image_dim": 16,
               "packing": PACKING}
     network = Lyra2Network(**config).eval()
-    given = inputs_of(128, 192, 6, text=16, image=16)
+    given = inputs_of(128, 192, 6, text=16, image=16, slots=1)
     peak = counted(
         lambda: network(given[0], given[1], torch.zeros(1), *given[4:], network.prepare(given[2], given[3])), network, *given
     )
@@ -147,7 +147,7 @@ def test_smaller_cards_give_up_one_thing_after_the_other():
         plan_for("lots", {}, 480, 832)
 
 
-@pytest.mark.parametrize(("weights", "resident", "limit"), [("bf16", 2, 0), ("bf16", 0, 0), ("int8", 1, 0.01), ("fp8", 0, 0.06)])
+@pytest.mark.parametrize(("weights", "resident", "limit"), [("bf16", 2, 0), ("bf16", 0, 0), ("int8", 1, 0.01), ("fp8", 0, 0.1)])
 def test_place_puts_a_network_as_planned(weights, resident, limit):
     network = tiny_network(packing=PACKING)
     exact = velocity_of(network)

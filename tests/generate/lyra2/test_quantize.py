@@ -59,7 +59,7 @@ def test_as_good_as_torchao(dtype):
         assert 0 < relative(ours[scheme].double(), exact) < 1.02 * relative(theirs.double(), exact), scheme
 
 
-@pytest.mark.parametrize(("scheme", "limit"), [("int8", 0.01), ("fp8", 0.06)])
+@pytest.mark.parametrize(("scheme", "limit"), [("int8", 0.01), ("fp8", 0.1)])
 def test_network_stays_close(scheme, limit):
     network = tiny_network(packing=PACKING)
     exact = velocity_of(network)

@@ -48,20 +48,19 @@ def test_wans_codec_streams_and_stays_close():
     torch.manual_seed(0)
     vae = tiny_vae()
     codec = CodecWan(vae)
-    tiled = CodecTiled(codec, tile=18, overlap=5)
-    latents = torch.randn(1, 16, 2, 2, 31) * 0.3
+    tiled = CodecTiled(codec, tile=24, overlap=5)
+    latents = torch.randn(1, 16, 2, 2, 43) * 0.3
     one, state = tiled.decode(latents[:, :, :1])
     two, _ = tiled.decode(latents[:, :, 1:], state)
     got, whole = torch.cat([one, two], 2), codec.decode(latents)[0]
     torch.testing.assert_close(got, tiled.decode(latents)[0], atol=0, rtol=0)
     assert 0 < relative(got, whole) < 0.15
-    # Tiles are latents 0..18 and 13..31.
-    seam = (got - whole).abs()[..., 8 * 13 : 8 * 18].mean()
-    assert seam > 2 * (got - whole).abs()[..., : 8 * 4].mean(), "the difference lies at the seam"
     for part in (vae.encoder, vae.decoder):
         part.mid_block.attentions[0] = torch.nn.Identity()
     got, whole = tiled.decode(latents)[0], codec.decode(latents)[0]
-    assert torch.equal(got[..., :8], whole[..., :8]) and not torch.equal(got, whole)
+    # Tiles are latents 0..24 and 19..43; the convolutions see 17 latents far.
+    difference = (got - whole).abs().amax((0, 1, 2, 3)).view(-1, 8).amax(1)
+    assert max(difference[:6].max(), difference[-6:].max()) < 1e-5 < difference[19:24].max()
 
 
 def test_parked_states_change_nothing():
