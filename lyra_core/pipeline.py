@@ -106,6 +106,7 @@ def extend_world(folder: Path | str, *, trajectory: str, frames: int, progress: 
         world = _make(build, cfg, photo=None, keep="all", progress=progress)
         if interrupted == segment:
             return world
+    _check_weights(build, cfg)
     walked = build.manifest["recipe"]["segments"]
     segments.keep_trajectory_file(build, len(walked), segment, trajectory)
     build.start({**build.manifest["recipe"], "segments": [*walked, segment]}, extension=segment)
@@ -124,6 +125,7 @@ def revert_world(folder: Path | str, *, chunk: int, progress: Progress | None = 
     total = segments.frame_count(build) - 1
     if not 0 <= chunk * CHUNK_FRAMES <= total:
         raise ConfigError(f"chunk: got {chunk}, expected 0..{total // CHUNK_FRAMES}")
+    _check_weights(build, cfg)
     kept = segments.cut_segments(build.manifest["recipe"]["segments"], 1 + chunk * CHUNK_FRAMES)
     build.start({**build.manifest["recipe"], "segments": kept})
     return _make(build, cfg, photo=None, keep="all", progress=progress or ProgressNull())
@@ -269,6 +271,15 @@ def check_backends(cfg: WorldCfg, photo: Photo) -> str | None:
     if cfg.surface.route == "surfaces" and not stages.is_explicit(generator):
         raise ConfigError(f"surface: route: got 'surfaces', but generator {cfg.generate.generator!r} has none; expected 'fusion'")
     return getattr(generator, "weights_id", None)
+
+
+def _check_weights(build: WorldBuild, cfg: WorldCfg) -> None:
+    """Require the generator's weights before a finished world is opened again.
+
+    Raises:
+        WorldError, BackendUnavailable: they are others, or missing.
+    """
+    stages.check_same_weights(build, make_generator(cfg.generate, quality=cfg.quality))
 
 
 def _portable(cfg: WorldCfg) -> dict[str, Any]:

@@ -121,10 +121,7 @@ class Context:
 
     def _new_generator(self) -> Any:
         generator = make_generator(self.cfg.generate, quality=self.cfg.quality)
-        wanted, found = self._build.manifest["recipe"].get("weights"), getattr(generator, "weights_id", None)
-        if wanted != found:
-            where = "$LYRA_WORLDS_MODELS names their folder"
-            raise WorldError(f"{self.folder}: made with weights {wanted}, got {found}; expected the same ({where})")
+        check_same_weights(self._build, generator)
         return generator
 
     def _prepare(self, generator: Any) -> None:
@@ -435,6 +432,18 @@ class Context:
         """Shortest paths of the first episodes, for the map."""
         graph = self.routes[1]
         return [graph.path(graph.field(episode.goal[:2]), episode.start[:2]) for episode in episodes[:6]]
+
+
+def check_same_weights(build: WorldBuild, generator: Any) -> None:
+    """Require the weights that a world was made with.
+
+    Raises:
+        WorldError: the generator has others.
+    """
+    wanted, found = build.manifest["recipe"].get("weights"), getattr(generator, "weights_id", None)
+    if wanted != found:
+        where = "$LYRA_WORLDS_MODELS names their folder"
+        raise WorldError(f"{build.folder}: made with weights {wanted}, got {found}; expected the same ({where})")
 
 
 def state_file(chunk: int) -> str:

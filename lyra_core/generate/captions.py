@@ -40,12 +40,12 @@ def load_captions(path: Path | str) -> dict[int, str]:
     """
     try:
         values = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: not readable as JSON: {error}") from error
     if not isinstance(values, dict) or not values:
         raise InputError(f"{path}: got {type(values).__name__} {str(values)[:40]!r}, expected an object of frame number -> caption")
     for key, text in values.items():
-        if not (key.isascii() and key.isdigit()):
+        if not (key.isascii() and key.isdigit() and len(key) < 10):
             raise InputError(f"{path}: got key {key!r}, expected a frame number as in '0' or '81'")
         if not isinstance(text, str) or not text.strip():
             raise InputError(f"{path}: {key}: got {text!r}, expected a caption")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import tempfile
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -112,7 +113,7 @@ class DL3DVSource:
         path = self.folder / CAPTIONS / f"{name}.json"
         if path.is_file():
             return load_captions(path)
-        pickles = [p for p in self.folder.glob(f"*/{name}.pkl")]
+        pickles = list(self.folder.glob(f"*/{name}.pkl"))
         if pickles:
             raise InputError(
                 f"{pickles[0]}: captions in a pickle, which can run any code and is not read; expected {path}, an object of frame "
@@ -179,7 +180,8 @@ def per_frame(path: Path, frames: np.ndarray, shape: tuple[int, ...]) -> np.ndar
         raise InputError(str(error)) from error
     inds, data = arrays["inds"], arrays["data"]
     if inds.ndim != 1 or data.shape != (len(inds), *shape) or data.dtype.kind not in "fiu":
-        raise InputError(f"{path}: got inds {inds.shape} and data {data.shape} {data.dtype}, expected (n,) and (n, {', '.join(map(str, shape))})")
+        wanted = ", ".join(map(str, ("n", *shape)))
+        raise InputError(f"{path}: got inds {inds.shape} and data {data.shape} {data.dtype}, expected (n,) and ({wanted}) numbers")
     order = np.argsort(inds)
     at = np.searchsorted(inds, frames, sorter=order).clip(max=len(inds) - 1)
     missing = inds[order[at]] != frames
@@ -188,7 +190,7 @@ def per_frame(path: Path, frames: np.ndarray, shape: tuple[int, ...]) -> np.ndar
     return data[order[at]].astype(np.float64)
 
 
-def depth_reader(folder: Path, name: str):
+def depth_reader(folder: Path, name: str) -> Callable[[int], np.ndarray]:
     """Return a function frame number -> (H, W) float32 z-depth [m].
 
     Raises:
@@ -221,8 +223,6 @@ def exr_depth(archive: Path, member: str) -> np.ndarray:
         import OpenEXR
     except ImportError as error:
         raise BackendUnavailable(f"reading {archive}", reason=str(error), install="pip install OpenEXR") from error
-    import tempfile
-
     try:
         with zipfile.ZipFile(archive) as opened:
             data = opened.read(member)
@@ -279,7 +279,8 @@ class WorldSource:
         height, width = read_image(world / frame_files(0)[0]).shape[:2]
         path = load_trajectory(world / "trajectory.npz", width=width, height=height)
         order = np.array(mirrored_indices(len(path), self.frames) if len(path) < self.frames else range(self.frames))
-        fitted = Trajectory(path.T_world_camera[order], self.fit.intrinsics(path.K[order], width, height), self.fit.width, self.fit.height)
+        K = self.fit.intrinsics(path.K[order], width, height)
+        fitted = Trajectory(path.T_world_camera[order], K, self.fit.width, self.fit.height)
 
         def rgb_of(frames: Sequence[int]) -> np.ndarray:
             made = [self.fit.picture(read_image(world / frame_files(i)[0])) for i in order[list(frames)].tolist()]

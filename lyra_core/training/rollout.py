@@ -71,7 +71,8 @@ def roll_out(
         inputs = [_inputs(packing, codec, walk, number, memory if retrieval else None) for walk in walks]
         texts = [encode_text(walk.clip.captions.get(walk.clip.caption_key(1) or 0, "")) for walk in walks]
         images = [encode_image(walk.frames[:, -1]) for walk in walks]
-        noise = torch.stack([chunk_noise(walk.seed + number, (codec.channels, packing.new_length, *walk.latents.shape[2:])) for walk in walks])
+        shape = (codec.channels, packing.new_length, *walks[0].latents.shape[2:])
+        noise = torch.stack([chunk_noise(walk.seed + number, shape) for walk in walks])
         velocity = _velocity(network, inputs, torch.stack(texts), torch.stack(images))
         sampled = sample_unipc(velocity, noise.to(inputs[0].history), steps=steps, shift=shift)
         for walk, latents in zip(walks, sampled, strict=True):
@@ -101,8 +102,9 @@ def _inputs(packing: Packing, codec: VideoCodec, walk: _Walk, number: int, memor
     targets = slice(newest + 1, newest + 1 + packing.chunk_frames)
     ids = [] if memory is None else memory.retrieve(walk.cache, walk.clip.trajectory[targets][-1:], count=packing.spatial_slots)
     walk.retrieved.append(ids)
+    retrieved = [_view(walk, i) for i in ids]
     return assemble(
-        packing, codec, first=_view(walk, 0), newest=_view(walk, newest), retrieved=[_view(walk, i) for i in ids], latents=walk.latents,
+        packing, codec, first=_view(walk, 0), newest=_view(walk, newest), retrieved=retrieved, latents=walk.latents,
         time_cameras=walk.cameras[timeline_frames(packing, newest)], targets=walk.cameras[targets],
     )
 
@@ -113,7 +115,8 @@ def _extend(packing: Packing, codec: VideoCodec, walk: _Walk, latents: Tensor, s
     encoded, walk.encoder = codec.encode(new[None], walk.encoder)
     first, count = walk.frames.shape[1], len(packing.temporal_positions)
     walk.frames = torch.cat([walk.frames, new], 1)
-    walk.latents = torch.cat([walk.latents[:, :1], torch.cat([walk.latents[:, 1:], encoded[0]], 1)[:, -max(count, packing.new_length) :]], 1)
+    newest = torch.cat([walk.latents[:, 1:], encoded[0]], 1)[:, -max(count, packing.new_length) :]
+    walk.latents = torch.cat([walk.latents[:, :1], newest], 1)
     for frame in range(first, walk.frames.shape[1]):
         if frame % stride == 0:
             _remember(walk, frame)
@@ -126,7 +129,9 @@ def _remember(walk: _Walk, frame: int) -> None:
     walk.cache.add(frame, Frame(rgb, known, path.camera(frame), path.T_world_camera[frame], np.zeros(depth.shape, np.uint8)))
 
 
-def _velocity(network: TrainingNetwork, inputs: list[ChunkInputs], text: Tensor, image: Tensor) -> Callable[[Tensor, float], Tensor]:
+def _velocity(
+    network: TrainingNetwork, inputs: list[ChunkInputs], text: Tensor, image: Tensor
+) -> Callable[[Tensor, float], Tensor]:
     history, condition = (torch.stack([getattr(i, name) for i in inputs]) for name in ("history", "condition"))
     net = network.network
     conditions = net.prepare(torch.stack([i.plucker for i in inputs]), torch.stack([i.buffer for i in inputs]))

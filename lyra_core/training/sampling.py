@@ -27,7 +27,7 @@ from lyra_core.types import Frame, Trajectory
 Mode = Literal["plain", "self_augmented", "image"]
 """'plain': a chunk after the clip's true frames; 'self_augmented': after a chunk that the network spoilt; 'image': the first
 chunk after one picture."""
-MODE_STREAM, SLOT_STREAM, TORCH_STREAM = 0, 1, 2
+MODE_STREAM, SLOT_STREAM, TORCH_STREAM, POOL_STREAM = 0, 1, 2, 3
 """Told apart in the seeds of the generators."""
 
 
@@ -109,6 +109,15 @@ class Sampler:
         self._kept: dict[tuple[int, ...], ChunkSample] = {}
         self._videos: dict[int, tuple[Tensor, Cameras]] = {}
 
+    def like(self, cfg: HistoryCfg, *, seed: int) -> Sampler:
+        """Return a sampler of the same clips with other settings or another seed, which shares the pool.
+
+        What is drawn into the pool depends on neither of them, only on the settings of the memory, which must be the same.
+        """
+        other = Sampler(self.source, self.packing, cfg, seed=seed, pool=self.pool)
+        other._kept, other._videos = self._kept, self._videos
+        return other
+
     def sample(self, step: int, slot: int) -> Sample:
         """Return what place ``slot`` of the batch learns in a step.
 
@@ -122,7 +131,8 @@ class Sampler:
         start = int(rng.integers(max(1, int(len(clip) * self.cfg.start_share))))
         segment = int(rng.integers(self._segments(clip, start)))
         numbers = {"plain": (segment,), "image": (0,), "self_augmented": (segment, segment + 1)}[mode]
-        chunks = tuple(self._with_caption(self._chunk(index, clip, start, n, rng, mode == "image"), clip, start, rng) for n in numbers)
+        chunks = [self._chunk(index, clip, start, number, rng, mode == "image") for number in numbers]
+        chunks = tuple(self._with_caption(chunk, clip, start, rng) for chunk in chunks)
         video, cameras = self._pictures(index, clip, start, 1 + (numbers[-1] + 1) * self.packing.chunk_frames)
         return Sample(clip.name, mode, start, video, cameras, chunks, seed)
 
@@ -152,7 +162,7 @@ class Sampler:
             return self.chunk(clip, start, number, rng, image=image)
         key = (index, start, number, int(image), int(rng.integers(self.pool)))
         if key not in self._kept:
-            chunk = self.chunk(clip, start, number, np.random.default_rng([self.seed, SLOT_STREAM, *key]), image=image)
+            chunk = self.chunk(clip, start, number, np.random.default_rng([POOL_STREAM, *key]), image=image)
             scene = ChunkGeometry.of(self.packing, clip.cameras(), chunk.depths, start=start, number=number, ids=chunk.ids)
             size = chunk.newest_depth.shape
             self._kept[key] = replace(chunk, channels=(scene.rays(self.packing, *size), scene.correspondences(self.packing, *size)))
@@ -202,4 +212,5 @@ class Sampler:
             known = np.where(thin > 0, thin, np.nan)
             cache.add(frame, Frame(blank, known, camera, path.T_world_camera[frame], np.zeros(thin.shape, np.uint8)))
         view = strided_camera(path.camera(target), stride)
-        return self._memory.sampling_weights(cache, Trajectory(path.T_world_camera[[target]], view.K[None], view.width, view.height))
+        cameras = Trajectory(path.T_world_camera[[target]], view.K[None], view.width, view.height)
+        return self._memory.sampling_weights(cache, cameras)

@@ -192,7 +192,8 @@ LIMITS: dict[str, tuple[float, float]] = {
     "history.max_segments": (1, 10**6), "history.start_share": (0, 1), "optim.learning_rate": (0, 1), "optim.weight_decay": (0, 1),
     "optim.beta1": (0, 0.9999999), "optim.beta2": (0, 0.9999999), "optim.warmup": (0, 10**6), "optim.final": (0, 1),
     "optim.clip": (1e-6, 1e6), "optim.ema": (0, 0.9999999), "optim.shift": (0.1, 100), "run.iterations": (1, 10**8),
-    "run.batch": (1, 10**5), "run.micro_batch": (1, 10**5), "run.minutes": (0, 10**6), "data.pool": (0, 10**4), "run.save_every": (1, 10**7), "run.keep": (1, 1000), "run.shard": (0, 10**5), "run.workers": (0, 256),
+    "run.batch": (1, 10**5), "run.micro_batch": (1, 10**5), "run.minutes": (0, 10**6), "data.pool": (0, 10**4),
+    "run.save_every": (1, 10**7), "run.keep": (1, 1000), "run.shard": (0, 10**5), "run.workers": (0, 256),
     "run.threads": (0, 1024),
 }
 """Section and field -> lowest and highest value."""
@@ -238,6 +239,6 @@ def _preset(cfg: HistoryCfg, where: str) -> HistoryCfg:
     wanted, default = HISTORY_PRESETS[cfg.preset], HistoryCfg()
     for key, value in wanted.items():
         if getattr(cfg, key) not in (value, getattr(default, key)):
-            raise ConfigError(f"{where}: history: {key}: got {getattr(cfg, key)}, but preset {cfg.preset!r} has {value}; expected that, "
-                              "or preset 'custom'")
+            said = f"got {getattr(cfg, key)}, but preset {cfg.preset!r} has {value}; expected that, or preset 'custom'"
+            raise ConfigError(f"{where}: history: {key}: {said}")
     return dataclasses.replace(cfg, **wanted)

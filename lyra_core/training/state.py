@@ -88,7 +88,9 @@ def _tensors(module: nn.Module, optimizer: torch.optim.Optimizer, average: Avera
     return found
 
 
-def save_part(folder: Path, module: nn.Module, optimizer: torch.optim.Optimizer, average: Average, *, rank: int, world: int) -> None:
+def save_part(
+    folder: Path, module: nn.Module, optimizer: torch.optim.Optimizer, average: Average, *, rank: int, world: int
+) -> None:
     """Write what this process holds; the checkpoint counts once ``finish`` was called after all have written."""
     tensors = {name: value.contiguous().cpu() for name, value in _tensors(module, optimizer, average).items()}
     specs = {name: Spec(tuple(value.shape), value.dtype) for name, value in tensors.items()}

@@ -116,7 +116,8 @@ def learnable(network: nn.Module, samples: Sequence[Sample], parts: Parts, gener
 
 
 def chunk_inputs(
-    parts: Parts, sample: Sample, chunk: ChunkSample, past: Tensor, latents: Tensor, generator: torch.Generator, *, true: bool = False
+    parts: Parts, sample: Sample, chunk: ChunkSample, past: Tensor, latents: Tensor, generator: torch.Generator, *,
+    true: bool = False,
 ) -> ChunkInputs:
     """Return what the network sees of a chunk, as ``conditioning.assemble`` does, with the corruptions of training.
 

@@ -9,6 +9,7 @@ import signal
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -117,7 +118,8 @@ class Trainer:
         module = TrainingNetwork(network)
         optim = cfg.optim
         optimizer = torch.optim.AdamW(
-            list(trained(module).values()), lr=optim.learning_rate, betas=(optim.beta1, optim.beta2), weight_decay=optim.weight_decay
+            list(trained(module).values()), lr=optim.learning_rate, betas=(optim.beta1, optim.beta2),
+            weight_decay=optim.weight_decay,
         )
         self.module, prepared = self.accelerator.prepare(module, optimizer)
         self.optimizer: torch.optim.Optimizer = prepared.optimizer
@@ -182,14 +184,15 @@ class Trainer:
         return float(mean[0]), float(mean[1]) > 0
 
     def run(self, *, resume: bool = False) -> dict[str, Any]:
-        """Train to the last step; Ctrl-C or the time limit leave a checkpoint. Returns a summary.
+        """Train to the last step; Ctrl-C or the time limit leave a checkpoint. Returns the step and whether it was the last.
 
         Raises:
             ConfigError: the folder holds another run, or one that was not to be resumed.
         """
         self._open(resume)
         cfg, accelerator, began = self.cfg.run, self.accelerator, time.monotonic()
-        slots = Slots(self.sampler, steps=cfg.iterations, batch=cfg.batch, rank=accelerator.process_index, world=accelerator.num_processes)
+        rank, world = accelerator.process_index, accelerator.num_processes
+        slots = Slots(self.sampler, steps=cfg.iterations, batch=cfg.batch, rank=rank, world=world)
         samples = iter(self._loader(slots))
         with self._interruptible(), _Bar(cfg.iterations, self.step, shown=accelerator.is_main_process) as bar:
             while self.step < cfg.iterations and not self._stop:
@@ -203,7 +206,7 @@ class Trainer:
         done = self.step == cfg.iterations
         if done:
             self.export()
-        return {"step": self.step, "done": done, "loss": entry["loss"] if self.step and "entry" in locals() else None}
+        return {"step": self.step, "done": done}
 
     def _loader(self, slots: Slots) -> DataLoader:
         workers = 0 if self.cfg.data.pool else self.cfg.run.workers
@@ -221,8 +224,6 @@ class Trainer:
             self.step = load_part(found[-1], self.cfg, self.network, self.optimizer, self.average, rank=accelerator.process_index,
                                   world=accelerator.num_processes)
         if accelerator.is_main_process:
-            from dataclasses import asdict
-
             write_json(self.folder / SETTINGS, asdict(self.cfg))
             kept = [entry for entry in self.log if entry["step"] < self.step]
             (self.folder / LOG).write_text("".join(json.dumps(entry) + "\n" for entry in kept), encoding="utf-8")
@@ -236,10 +237,11 @@ class Trainer:
     def save(self) -> None:
         """Write a checkpoint of the step."""
         folder, accelerator = self.folder / "checkpoints" / f"{self.step:08d}", self.accelerator
-        save_part(folder, self.network, self.optimizer, self.average, rank=accelerator.process_index, world=accelerator.num_processes)
+        rank, world = accelerator.process_index, accelerator.num_processes
+        save_part(folder, self.network, self.optimizer, self.average, rank=rank, world=world)
         accelerator.wait_for_everyone()
         if accelerator.is_main_process:
-            finish(folder, self.cfg, step=self.step, world=accelerator.num_processes, keep=self.cfg.run.keep)
+            finish(folder, self.cfg, step=self.step, world=world, keep=self.cfg.run.keep)
         accelerator.wait_for_everyone()
 
     def export(self) -> None:

@@ -1,13 +1,13 @@
 """What training does for rollouts, on our own procedural worlds: ``python -m tests.benchmarks.training [--quick]``.
 
-Two questions, each with three seeds and error bars. (1) Does self-augmented history make a rollout of ten chunks drift less? One network is
-trained with it and one without, from the same start, with the same clips, the same number of steps and the same share of image-to-video
-samples; both then walk through worlds that neither has seen. (2) Does retrieval bring a place back that has left the temporal history?
-The camera turns away and returns; the same network walks once with and once without retrieved frames.
+Two questions, each with three seeds and error bars. (1) Does self-augmented history make a rollout of ten chunks drift less? One
+network is trained with it and one without, from the same start, with the same clips, the same number of steps and the same share of
+image-to-video samples; both then walk through worlds that neither has seen. (2) Does retrieval bring a place back that has left the
+temporal history? The camera turns away and returns; the same network walks once with and once without retrieved frames.
 
-The truth is exact: every world renders its own frames along the path. Drift is measured per chunk as PSNR against what the codec can show
-of the true frames, and as the distance of the pictures' mean and spread of colour, which blur and discolouring change and which a
-wrong but plausible picture does not.
+The truth is exact: every world renders its own frames along the path. Drift is measured per chunk as PSNR against what the codec
+can show of the true frames, and as the distance of the pictures' mean and spread of colour, which blur and discolouring change and
+which a wrong but plausible picture does not.
 """
 
 from __future__ import annotations
@@ -28,9 +28,11 @@ from lyra_core.camera.se3 import from_yaw_pitch
 from lyra_core.generate.lyra2.packing import Packing
 from lyra_core.io.files import write_json
 from lyra_core.training.clips import Clip
+from lyra_core.training.data import build_source
 from lyra_core.training.network import build_codec, build_encoders
 from lyra_core.training.procedural import EYE_HEIGHT, PlayWorld, ProceduralSource, camera_of
 from lyra_core.training.rollout import Start, roll_out
+from lyra_core.training.sampling import Sampler
 from lyra_core.training.settings import HistoryCfg, TrainCfg, load_train_config
 from lyra_core.training.trainer import Trainer
 from lyra_core.types import Trajectory
@@ -66,7 +68,7 @@ class Plan:
 
 
 PLANS = {
-    "cpu": Plan("lyra2_tiny.yaml", 3, 500, 300, 6, 2, 8),
+    "cpu": Plan("lyra2_tiny.yaml", 3, 400, 400, 6, 2, 8),
     "quick": Plan("lyra2_tiny.yaml", 1, 20, 10, 1, 1, 4),
     "gpu": Plan("lyra2_one_gpu.yaml", 1, 20000, 10000, 6, 2, 20),
 }
@@ -77,19 +79,21 @@ def without(history: HistoryCfg) -> HistoryCfg:
     return replace(history, probability=0.0)
 
 
-def trained_pair(cfg: TrainCfg, plan: Plan, folder: Path) -> dict[str, Trainer]:
+def trained_pair(cfg: TrainCfg, plan: Plan, folder: Path, clips: Sampler) -> dict[str, Trainer]:
     """Train a common start, and from it one network with self-augmented history and one without."""
-    base = _run(cfg, without(cfg.history), plan.base_steps, folder / "base", None)
+    base = _run(cfg, without(cfg.history), plan.base_steps, folder / "base", clips, None)
     start = {name: value.detach().clone() for name, value in base.network.state_dict().items()}
     return {
-        name: _run(replace(cfg, seed=cfg.seed + 100), history, plan.branch_steps, folder / name, start)
+        name: _run(replace(cfg, seed=cfg.seed + 100), history, plan.branch_steps, folder / name, clips, start)
         for name, history in (("without", without(cfg.history)), ("with", cfg.history))
     }
 
 
-def _run(cfg: TrainCfg, history: HistoryCfg, steps: int, folder: Path, start: dict[str, Tensor] | None) -> Trainer:
+def _run(
+    cfg: TrainCfg, history: HistoryCfg, steps: int, folder: Path, clips: Sampler, start: dict[str, Tensor] | None
+) -> Trainer:
     run = replace(cfg.run, iterations=steps, save_every=max(1, steps // 4))
-    trainer = Trainer(replace(cfg, output=str(folder), history=history, run=run))
+    trainer = Trainer(replace(cfg, output=str(folder), history=history, run=run), sampler=clips.like(history, seed=cfg.seed))
     if start is not None:
         trainer.network.load_state_dict(start)
     began = time.perf_counter()
@@ -108,7 +112,7 @@ def walks(cfg: TrainCfg, plan: Plan) -> list[Start]:
 
 
 def turning_path(cfg: TrainCfg, frames: int, yaw: float, place: np.ndarray) -> Trajectory:
-    """Turn from ``yaw`` by TURN, away again to the other side of where it began, and back, so that the end repeats an earlier hold."""
+    """Turn from ``yaw`` by TURN, away again beyond where it began, and back, so that the end repeats an earlier hold."""
     at = np.array([0.0, 0.32, 0.40, 0.66, 0.70, 0.95, 1.0]) * (frames - 1)
     to = np.array([0.0, 1.0, 1.0, -0.3, -0.3, 1.0, 1.0]) * TURN
     i = np.arange(frames)
@@ -202,10 +206,13 @@ def contact_sheet(path: Path, cfg: TrainCfg, starts: list[Start], rows: dict[str
 def measure(plan: Plan, folder: Path) -> dict[str, Any]:
     """Train, roll out, measure; returns everything that the figure and the table show."""
     results: dict[str, Any] = {"plan": vars(plan), "seeds": []}
+    settings = load_train_config(CONFIGS / plan.config)
+    settings = replace(settings, data=replace(settings.data, path=str(folder.parent / f"clips-{settings.data.width}")))
+    packing = Packing.parse(settings.network.packing)
+    clips = Sampler(build_source(settings.data), packing, settings.history, seed=0, pool=settings.data.pool)
     for seed in range(plan.seeds):
-        cfg = load_train_config(CONFIGS / plan.config)
-        cfg = replace(cfg, seed=seed, data=replace(cfg.data, path=str(folder / "clips")))
-        pair = trained_pair(cfg, plan, folder / f"seed-{seed}")
+        cfg = replace(settings, seed=seed)
+        pair = trained_pair(cfg, plan, folder / f"seed-{seed}", clips)
         starts = walks(cfg, plan)
         made = {name: rolled(trainer, starts, CHUNKS, plan) for name, trainer in pair.items()}
         back, earlier = returns(cfg, plan)

@@ -13,6 +13,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("diffusers")
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "generate" / "lyra2"))
+from clip_of_a_wall import wall_clip  # noqa: E402
 from golden import recorded, weights_of  # noqa: E402
 from tiny import tiny_vae  # noqa: E402
 
@@ -132,3 +133,97 @@ def test_conditions_and_image_are_the_recorded_ones(data, seen):
 
 def test_loss_is_the_recorded_one(data, seen):
     assert float(seen["loss"]) == pytest.approx(float(data["loss"][0]), abs=1e-4)
+
+
+def sample_from_walls(*, number: int, ids: tuple[int, ...] = ()) -> tuple[Sample, ChunkSample]:
+    clip = wall_clip(41)
+    depth = torch.from_numpy(clip.depth([0])[0])
+    pictures, depths = clip.rgb(ids).transpose(0, 1), torch.from_numpy(clip.depth(ids))
+    chunks = tuple(ChunkSample(n, depth, ids, pictures, depths, None) for n in (number - 1, number))
+    video = clip.rgb(range(1 + 8 * (number + 1)))
+    return Sample("walls", "self_augmented", 0, video, clip.cameras(), chunks, (1, 2, 3)), chunks[-1]
+
+
+@pytest.mark.parametrize("ids", [(), (3,)])
+def test_training_assembles_what_inference_assembles(ids):
+    codec = CodecPatch(channels=16)
+    parts = parts_of(codec)
+    sample, chunk = sample_from_walls(number=2, ids=ids)
+    past = sample.video
+    latents = encode_timeline(codec, PACKING, past[:, :17], newest=3).latents
+    got = step.chunk_inputs(parts, sample, chunk, past, latents, torch_generator((0,)))
+    cameras = sample.cameras
+
+    def view(i: int) -> View:
+        return View(past[:, i], chunk.newest_depth, cameras[[i]])
+
+    wanted = assemble(
+        PACKING, codec, first=view(0), newest=view(16), retrieved=[view(i) for i in ids], latents=latents,
+        time_cameras=cameras[timeline_frames(PACKING, 16)], targets=cameras[slice(17, 25)],
+    )
+    for name in ("history", "condition", "plucker", "buffer"):
+        torch.testing.assert_close(getattr(got, name), getattr(wanted, name))
+
+
+@pytest.mark.parametrize("codec", [CodecPatch(channels=16), CodecWan(tiny_vae())], ids=["patch", "wan"])
+def test_only_the_end_of_a_long_timeline_is_run(codec):
+    """The cut run gives the latents and frames of the whole one, and the encoder goes on from it in the same way."""
+    frames = 4 * (codec.receptive_latents + 8)
+    generator = torch.Generator().manual_seed(0)
+    video = torch.randn(3, 1 + frames, 16, 16, generator=generator).clamp(-1, 1)
+    cut = encode_timeline(codec, PACKING, video, newest=4)
+    whole = encode_timeline(codec, PACKING, video, newest=10**6)
+    assert whole.whole and not cut.whole and cut.latents.shape[1] == 5
+    torch.testing.assert_close(cut.latents[:, 1:], whole.latents[:, -4:], atol=2e-5, rtol=0)
+    torch.testing.assert_close(cut.latents[:, :1], whole.latents[:, :1], atol=2e-5, rtol=0)
+    following = torch.randn(1, 3, 8, 16, 16, generator=generator)
+    torch.testing.assert_close(codec.encode(following, cut.encoder)[0], codec.encode(following, whole.encoder)[0], atol=2e-5, rtol=0)
+    every, _ = codec.decode(whole.latents[None])
+    torch.testing.assert_close(decoded_end(codec, whole.latents, frames=12), every[0, :, -12:], atol=2e-5, rtol=0)
+
+
+def test_the_network_sees_its_own_errors():
+    """Self-augmentation changes the history, the newest frame, its warp and retrieved frames; 'chunk' leaves older frames alone."""
+    codec = CodecPatch(channels=16)
+    seen = {}
+
+    def network(latents, condition, timestep, text, image, plucker, buffer):
+        seen["latents"], seen["condition"], seen["image"] = latents[0], condition[0], image[0]
+        return analytic(latents, condition, timestep)
+
+    for write_back in ("history", "chunk"):
+        parts = parts_of(codec, write_back=write_back)
+        sample, chunk = sample_from_walls(number=3, ids=(5,))
+        plain = Sample(sample.name, "plain", 0, sample.video, sample.cameras, (chunk,), sample.seed)
+        step.losses(network, [plain], parts)
+        clean = dict(seen)
+        step.losses(network, [sample], parts)
+        change = (seen["latents"] - clean["latents"]).abs()[:, : PACKING.history_length].mean((0, 2, 3))
+        # Packed: first frame, retrieved frame 5, two older latents, the newest one.
+        assert change[0] == 0 and (change[2:] > 0.01).all()
+        assert (change[1] > 0.01) == (write_back == "history")
+        assert (seen["condition"][4:, -2:] - clean["condition"][4:, -2:]).abs().mean() > 0.01
+        assert (seen["image"] - clean["image"]).abs().mean() > 0
+
+
+def test_corruptions_are_drawn_and_bounded():
+    codec = CodecPatch(channels=16)
+    sample, chunk = sample_from_walls(number=2, ids=(3,))
+    latents = encode_timeline(codec, PACKING, sample.video[:, :17], newest=3).latents
+
+    def inputs(seed: int = 0, **changes):
+        parts = parts_of(codec)
+        parts = replace(parts, history=replace(parts.history, **changes))
+        return step.chunk_inputs(parts, sample, chunk, sample.video, latents, torch_generator((seed,)))
+
+    clean, noisy, jittered = inputs(), inputs(memory_noise_std=2.0), inputs(ray_noise=1.0)
+    spatial = PACKING.spatial_positions
+    others = [i for i in range(7) if i not in spatial]
+    assert not torch.equal(clean.condition[4:, spatial], noisy.condition[4:, spatial])
+    assert torch.equal(noisy.history[:, spatial], noisy.condition[4:, spatial])
+    assert torch.equal(clean.condition[:, others], noisy.condition[:, others])
+    assert torch.equal(clean.condition, jittered.condition) and torch.equal(clean.buffer, jittered.buffer)
+    turned = (clean.plucker - jittered.plucker).abs()
+    assert 0 < turned.max() < 0.3
+    levels = torch.cat([(inputs(i, memory_noise_std=2.0).history - clean.history)[:, spatial].std()[None] for i in range(200)]).log()
+    assert abs(levels.mean() + 3) < 0.5 and abs(levels.std() - 2) < 0.4

@@ -55,11 +55,12 @@ def losses_of(run: Trainer) -> list[float]:
 
 
 def test_one_clip_is_learned_by_heart(tmp_path: Path):
-    cfg = tiny(tmp_path, iterations=250, batch=8, micro_batch=8, save_every=250)
-    run = trainer(cfg, clips=1, frames=5)
+    optim = OptimCfg(learning_rate=8e-3, warmup=10, clip=1.0, shift=1.0, weighting="uniform", decay="cosine")
+    run = trainer(tiny(tmp_path, optim=optim, iterations=110, batch=8, micro_batch=8, save_every=110), clips=1, frames=5)
     assert run.run()["done"]
     losses = losses_of(run)
-    assert np.mean(losses[-20:]) < np.mean(losses[:3]) / 10
+    # 1 is the noise alone: below that, the clip itself is known.
+    assert np.mean(losses[-10:]) < min(np.mean(losses[:3]) / 10, 0.3)
     assert (tmp_path / "network" / "config.json").is_file()
 
 

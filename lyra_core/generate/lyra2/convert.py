@@ -188,7 +188,7 @@ def _canonical(specs: Mapping[str, Spec]) -> dict[str, Spec]:
 
 def convert(
     source: Path, folder: Path, *, steps: Steps, tokenizer: Path | None = None, head_dim: int | None = None,
-    packing: str | None = None, licence: str = LICENCE, distilled: str = DISTILLED_LORA, limit: int = SHARD_BYTES,
+    packing: str | None = None, licence: str | None = None, distilled: str = DISTILLED_LORA, limit: int = SHARD_BYTES,
 ) -> ModelsFolder:
     """Convert all parts of a source into a models folder, beside those that are there.
 
@@ -199,6 +199,7 @@ def convert(
         tokenizer: folder with the files of google/umt5-xxl.
         head_dim: channels per head of a network whose width is not a published one.
         packing: of a network with another history than the published one.
+        licence: of the weights. None: that of the folder converted before, else the published weights'.
         distilled: name of the LoRA for four steps.
         limit: bytes per file.
 
@@ -209,6 +210,9 @@ def convert(
     before = open_models(folder) if (folder / MODELS_FILE).is_file() else None
     modules = ("network", "vae", "text_encoder", "image_encoder")
     origin = source.name or str(source)
+    licence = licence or (before.licence if before else _licence_of(source))
+    if head_dim is not None and head_dim < 1:
+        raise InputError(f"head_dim: got {head_dim}, expected at least 1")
     with ExitStack() as stack:
         checked = [open_part(part, path, head_dim=head_dim, packing=packing) for part, path in found.items() if part in modules]
         for part in checked:
@@ -229,6 +233,11 @@ def convert(
             _write_list(folder, parts, sizes, distilled, origin, licence)
             steps.update()
     return open_models(folder)
+
+
+def _licence_of(source: Path) -> str:
+    """Return the licence of a source that is a models folder itself, else the published weights'."""
+    return open_models(source).licence if (source / MODELS_FILE).is_file() else LICENCE
 
 
 def _write_list(

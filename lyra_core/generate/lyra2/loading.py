@@ -26,7 +26,7 @@ from lyra_core.generate.lyra2.encoders import (
     padded_text,
 )
 from lyra_core.generate.lyra2.lora import merge_loras, parse_loras
-from lyra_core.generate.lyra2.plans import MemoryPlan, place, placed_codec, plan_for
+from lyra_core.generate.lyra2.plans import MemoryPlan, check_vram, place, placed_codec, plan_for
 from lyra_core.generate.lyra2.speed import speed_names, weights_of
 from lyra_core.generate.lyra2.tensors import SafetensorsSource
 from lyra_core.generate.lyra2.vae import CodecPatch, CodecWan, VideoCodec
@@ -132,6 +132,7 @@ def check_parts(cfg: Lyra2Cfg) -> None:
     """
     choose_placement(cfg)
     speed_names(cfg.speed)
+    check_vram(cfg.vram)
     models = open_models(models_folder(cfg))
     for name in wanted_loras(cfg, models):
         with SafetensorsSource(lora_file(models.path, name)):

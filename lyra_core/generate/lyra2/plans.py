@@ -6,6 +6,7 @@ memory tracker; the CUDA context, workspaces and fragments are the margin.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -153,12 +154,22 @@ def _host(plan: MemoryPlan, sizes: dict[str, float], codec: dict[str, float]) ->
     return max(sizes["whole"], waiting + (2 * codec["states"] if plan.parked else 0))
 
 
+def check_vram(vram: str | float) -> None:
+    """Require 'auto' or a positive number of GiB.
+
+    Raises:
+        ConfigError: it is neither.
+    """
+    try:
+        usable = vram == "auto" or 0 < float(vram) < math.inf
+    except ValueError:
+        usable = False
+    if not usable:
+        raise ConfigError(f"vram: got {vram!r}, expected one of {', '.join(PLANS)} or a number of GiB")
+
+
 def _budget(vram: str | float) -> float:
-    if isinstance(vram, str) and vram not in PLANS:
-        try:
-            vram = float(vram)
-        except ValueError:
-            raise ConfigError(f"vram: got {vram!r}, expected one of {', '.join(PLANS)} or a number of GiB") from None
+    check_vram(vram)
     if vram == "auto":
         if not torch.cuda.is_available():
             raise ConfigError("vram: got 'auto' without a CUDA device; expected a number of GiB")

@@ -254,7 +254,7 @@ def safetensors_files(path: Path) -> list[Path]:
         raise InputError(f"{path}: got {len(indices)} indices ({', '.join(p.name for p in indices)}), "
                          "expected one model in a folder")
     if not indices:
-        files = sorted(path.glob("*.safetensors"))
+        files = sorted(file for file in path.glob("*.safetensors") if file.name[0] != ".")
         if not files:
             raise InputError(f"{path}: got no *.safetensors and no .metadata, expected the folder of a checkpoint")
         return files

@@ -125,22 +125,32 @@ def open_models(folder: Path) -> ModelsFolder:
         raise InputError(f"{file}: got schema {values.get('schema') if isinstance(values, dict) else values!r}, expected {SCHEMA}")
     names = {"codec": str, "channels": int, "text_dim": int, "image_dim": int, "source": str, "licence": str, "parts": dict}
     faults = [f"{name}: {values.get(name)!r}" for name, kind in names.items() if not isinstance(values.get(name), kind)]
+    if not faults:
+        lists = values["parts"].values()
+        if not all(isinstance(files, dict) and all(isinstance(sha, str) for sha in files.values()) for files in lists):
+            faults.append("parts: not a table of files for each part")
+        faults += [f"{name}: {values[name]}" for name in ("channels", "text_dim", "image_dim") if values[name] < 1]
     if faults or values["codec"] not in ("wan", "patch"):
         raise InputError(f"{file}: got {', '.join(faults) or values['codec']!r}, expected what lyra-worlds models convert writes")
     return ModelsFolder(folder, distilled=values.get("distilled"), **{name: values[name] for name in names})
 
 
 def weights_identity(folder: Path, loras: list[str]) -> str:
-    """Return a hash that stands for the weights' values: of models.json, and of LoRA files that it does not list.
+    """Return a hash that stands for the values of the weights in use: network, codec, encoders, and the LoRAs named.
+
+    Notes, licences and parts that are added beside them do not count.
 
     Args:
         loras: names of the LoRAs in use.
     """
     models = open_models(folder)
-    digest = hashlib.sha256((folder / MODELS_FILE).read_bytes())
-    for name in sorted(set(loras) - set(models.loras)):
-        digest.update(sha256_file(lora_file(folder, name)).encode())
-    return digest.hexdigest()[:16]
+    used = {part: files for part, files in models.parts.items() if part not in ("lora", "tokenizer")}
+    known = dict(models.parts.get("lora", {}))
+    for name in sorted(loras):
+        file = f"lora/{name}.safetensors"
+        used[file] = {file: known.get(file) or sha256_file(lora_file(folder, name))}
+    text = json.dumps([models.codec, models.channels, used], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def lora_file(folder: Path, name: str) -> Path:
@@ -213,7 +223,10 @@ def _begun(partial: Path, plan: str, *, resume: bool) -> dict[str, Any]:
     # Of modules in memory only names and shapes are in the plan, so what an earlier run left may be of other weights.
     if resume and file.is_file():
         state = read_json(file)
-        if state["plan"] == plan:
+        if state.get("plan") == plan:
+            # A file that was being written when the run was killed.
+            for stray in partial.glob(".tmp-*"):
+                stray.unlink()
             return {"plan": plan, "sha256": {name: sha for name, sha in state["sha256"].items() if (partial / name).is_file()}}
     if partial.exists():
         shutil.rmtree(partial)
@@ -224,8 +237,9 @@ def _begun(partial: Path, plan: str, *, resume: bool) -> dict[str, Any]:
 
 def part_files(folder: Path, part: str) -> dict[str, str]:
     """Return the files of a part that is in place, and their SHA-256."""
-    known = read_json(folder / part / SOURCE_FILE)["sha256"] if (folder / part / SOURCE_FILE).is_file() else {}
-    files = sorted(file for file in (folder / part).iterdir() if file.is_file() and file.name != SOURCE_FILE)
+    known = read_json(folder / part / SOURCE_FILE).get("sha256", {}) if (folder / part / SOURCE_FILE).is_file() else {}
+    shown = (file for file in (folder / part).iterdir() if file.is_file() and not file.name.startswith("."))
+    files = sorted(file for file in shown if file.name != SOURCE_FILE)
     return {f"{part}/{file.name}": known.get(file.name) or sha256_file(file) for file in files}
 
 

@@ -45,7 +45,8 @@ def generator(codec=None, *, packing=PACKING, **settings):
 def request(k, frames, *, size=8, seed=None, prompt="", retrieved=()):
     whole = path(1 + 8 * size)
     first = 1 + k * size
-    return ChunkRequest(k, whole[first : first + size], whole[:first], frames[k * size], retrieved, prompt, k if seed is None else seed)
+    cameras = whole[first : first + size]
+    return ChunkRequest(k, cameras, whole[:first], frames[k * size], retrieved, prompt, k if seed is None else seed)
 
 
 def run(made, chunks, *, frames=None, states=None, start=0, size=8):
@@ -143,7 +144,8 @@ def test_captions_of_chunks(tmp_path):
     file.write_text('{"0": "a", "81": "b", "241": "c"}')
     captions = load_captions(file)
     assert [caption_for_chunk(captions, k) for k in range(5)] == ["a", "b", "b", "c", "c"]
-    for text, match in (('["a"]', "expected an object"), ('{"x": "a"}', "got key 'x'"), ('{"0": 3}', "0: got 3"), ("{", "not readable")):
+    wrong = {'["a"]': "expected an object", '{"x": "a"}': "got key 'x'", '{"0": 3}': "0: got 3", "{": "not readable"}
+    for text, match in wrong.items():
         file.write_text(text)
         with pytest.raises(InputError, match=match):
             load_captions(file)

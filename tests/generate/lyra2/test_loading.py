@@ -112,9 +112,13 @@ def test_saving_again_replaces_everything(tmp_path: Path) -> None:
 def test_the_identity_is_of_the_values_not_of_the_place(folder: Path, copy: Path) -> None:
     assert weights_id(cfg(folder)) == weights_id(cfg(copy))
     shutil.copy(copy / "lora/realism_boost.safetensors", copy / "lora/own.safetensors")
-    assert weights_id(cfg(copy)) == weights_id(cfg(folder)) == weights_id(cfg(copy, loras="realism_boost"))
+    assert weights_id(cfg(copy)) == weights_id(cfg(folder)), "what is beside the weights in use does not count"
+    assert weights_id(cfg(copy, loras="realism_boost")) == weights_id(cfg(folder, loras="realism_boost")) != weights_id(cfg(copy))
     assert weights_id(cfg(copy, loras="own")) != weights_id(cfg(copy))
     values = json.loads((copy / "models.json").read_text())
+    values["licence"] = "another"
+    (copy / "models.json").write_text(json.dumps(values))
+    assert weights_id(cfg(copy)) == weights_id(cfg(folder))
     values["parts"]["network"]["network/config.json"] = "0" * 64
     (copy / "models.json").write_text(json.dumps(values))
     assert weights_id(cfg(copy)) != weights_id(cfg(folder))
