@@ -1,5 +1,8 @@
 """The network to train and the frozen parts around it: from random numbers, Wan 2.1 or Lyra 2.0; whole, in part, or by a LoRA."""
 
+# pyright: reportCallIssue=false, reportIndexIssue=false, reportArgumentType=false, reportOptionalCall=false
+# To a type checker, what is registered in a torch module is a tensor or a module; here it is known which.
+
 from __future__ import annotations
 
 import functools

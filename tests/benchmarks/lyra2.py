@@ -90,8 +90,9 @@ class Result:
 
     @property
     def aim(self) -> float | None:
-        """Seconds that were asked for, of variants alike."""
-        return next((AIMS[name] for name in ("distilled", "cache", "fp8", "exact") if name in self.variant.split("+")), None)
+        """Seconds that were asked for of such a variant on a card."""
+        names = () if self.expected is None else ("distilled", "cache", "fp8", "exact")
+        return next((AIMS[name] for name in names if name in self.variant.split("+")), None)
 
     @property
     def total(self) -> float:
@@ -233,8 +234,8 @@ def report(results: list[Result], conditions: str, tflops: float, scale: Scale) 
     ]
     lines = [
         conditions, "",
-        f"Ceiling: {tflops:.2f} TFLOP/s, of a {scale.ceiling} x {scale.ceiling} product. Seconds per chunk of {CHUNK} frames; aim: on "
-        "one H200; share: of the ceiling, while denoising; difference: from the exact variant before, of one velocity (with "
+        f"Ceiling: {tflops:.2f} TFLOP/s, of a {scale.ceiling} x {scale.ceiling} product. Seconds per chunk of {CHUNK} frames; aim: "
+        "on one H200; share: of the ceiling, while denoising; difference: from the exact variant before, of one velocity (with "
         "--all-steps, of the latents).", "",
         table(["plan: variant", *STAGES, "total", "aim", "share", "difference", "denoise timed"], rows),
     ]

@@ -81,7 +81,8 @@ def test_resizing_covers_and_crops_the_middle():
 
 
 @pytest.mark.parametrize(("path", "said"), [
-    ("rgb/a.mp4", "no rgb/"), ("pose/a.npz", "pose/a.npz"), ("intrinsics/a.npz", "intrinsics/a.npz"), ("depth/a.npz", "neither a.npz nor a.zip"),
+    ("rgb/a.mp4", "no rgb/"), ("pose/a.npz", "pose/a.npz"), ("intrinsics/a.npz", "intrinsics/a.npz"),
+    ("depth/a.npz", "neither a.npz nor a.zip"),
 ])
 def test_missing_files_are_named(made, tmp_path, path, said):
     shutil.copytree(made, tmp_path, dirs_exist_ok=True)
@@ -99,7 +100,7 @@ def test_what_does_not_fit_is_named(made, tmp_path):
     with pytest.raises(InputError, match=r"pose/a.npz: data: pose 0"):
         opened(tmp_path).load(0)
     (tmp_path / "all_filter.lst").write_text("a.mp4\nb\n")
-    with pytest.raises(InputError, match="all_filter.lst: names b"):
+    with pytest.raises(InputError, match=r"all_filter\.lst: names b"):
         opened(tmp_path)
 
 
@@ -141,7 +142,8 @@ def test_world_folders_are_read(tmp_path):
     clip = wall_clip(6, width=48, height=32)
     for i in range(6):
         provenance = np.zeros((32, 48), np.uint8)
-        frame = Frame(clip.read_rgb([i])[0], clip.read_depth([i])[0], clip.trajectory.camera(i), clip.trajectory.T_world_camera[i], provenance)
+        camera, T = clip.trajectory.camera(i), clip.trajectory.T_world_camera[i]
+        frame = Frame(clip.read_rgb([i])[0], clip.read_depth([i])[0], camera, T, provenance)
         save_frame(tmp_path / "world", i, frame)
     save_trajectory(tmp_path / "world" / "trajectory.npz", clip.trajectory)
     cfg = DataCfg(kind="worlds", path=str(tmp_path), frames=6, width=48, height=32)

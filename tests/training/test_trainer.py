@@ -27,11 +27,15 @@ from lyra_core.training.trainer import Trainer, learning_rate  # noqa: E402
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "train"
 PACKING = "f1k1f1s1f1k1_g1"
-PLAIN = HistoryCfg(preset="custom", probability=0.0, image_share=0.0, memory_noise_std=-1.0, memory_stride=2, memory_gap=2, point_subsampling=2)
+PLAIN = HistoryCfg(
+    preset="custom", probability=0.0, image_share=0.0, memory_noise_std=-1.0, memory_stride=2, memory_gap=2, point_subsampling=2
+)
 REPO = replace(PLAIN, probability=1.0, image_share=0.3)
 
 
-def tiny(output: Path, *, history: HistoryCfg = PLAIN, optim: OptimCfg | None = None, network: dict | None = None, **run) -> TrainCfg:
+def tiny(
+    output: Path, *, history: HistoryCfg = PLAIN, optim: OptimCfg | None = None, network: dict | None = None, **run
+) -> TrainCfg:
     settings = {
         "packing": PACKING, "heads": 4, "head_dim": 16, "ffn_dim": 128, "layers": 2, "text_dim": 4, "image_dim": 3, "freq_dim": 32,
         "squeeze": 4, "codec": "patch", "codec_channels": 3, "encoders": "plain", **(network or {}),
@@ -130,7 +134,8 @@ def test_frozen_weights_stay(tmp_path: Path):
     before = {name: p.detach().clone() for name, p in run.network.named_parameters()}
     run.run()
     changed = {name for name, p in run.network.named_parameters() if not torch.equal(p, before[name])}
-    assert changed and all(any(part in name for part in ("attn1", "cam_encoder", "buffer_encoder", "patch_embedding")) for name in changed)
+    parts = ("attn1", "cam_encoder", "buffer_encoder", "patch_embedding")
+    assert changed and all(any(part in name for part in parts) for name in changed)
 
 
 def test_gradients_do_not_depend_on_micro_batches_or_checkpointing(uninterrupted, tmp_path: Path):

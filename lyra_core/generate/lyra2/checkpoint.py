@@ -332,6 +332,6 @@ def empty_vae(path: Path, specs: Mapping[str, Spec]) -> AutoencoderKLWan:
     file = path / "config.json"
     if path.is_dir() and file.is_file():
         config = read_json(file)
-        return without_weights(lambda: AutoencoderKLWan.from_config(config))
+        return without_weights(lambda: AutoencoderKLWan.from_config(config))  # type: ignore[return-value]
     config = vae_config(path, specs)
     return without_weights(lambda: AutoencoderKLWan(**config))

@@ -245,7 +245,7 @@ class ImageEncoder:
         """Return tokens (257, c) float32 on the CPU of a frame (3, H, W) in [-1, 1]."""
         dtype = next(self.model.parameters()).dtype
         with visiting(self.model, self.device):
-            pixels = clip_pixels(frame[None].to(self.device), int(self.model.config.image_size)).to(dtype)
+            pixels = clip_pixels(frame[None].to(self.device), int(self.model.config.image_size)).to(dtype)  # type: ignore[arg-type]
             hidden = self.model(pixel_values=pixels, output_hidden_states=True).hidden_states
             return hidden[-2][0].float().cpu()
 

@@ -123,7 +123,8 @@ class GeneratorLyra2:
         inputs = self._inputs(request, first, self._stream)
         sampled = self._sample(inputs, request)
         if not torch.isfinite(sampled).all():
-            raise InputError(f"lyra2: chunk {request.index}: got latents that are not finite; lyra-worlds models verify checks weights")
+            where = f"lyra2: chunk {request.index}"
+            raise InputError(f"{where}: got latents that are not finite; lyra-worlds models verify checks the weights")
         frames, self._stream = self._extend(self._stream, sampled)
         latents = self._stream.latents[:, -self.packing.new_length :]
         self._state = {"sampled": sampled.cpu().numpy(), "encoded": latents.cpu().numpy()}

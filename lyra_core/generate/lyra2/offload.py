@@ -7,6 +7,7 @@ start, and main memory is pinned to the byte (torch's own pinned tensors are rou
 
 from __future__ import annotations
 
+import functools
 import logging
 import weakref
 from contextlib import AbstractContextManager, nullcontext
@@ -86,7 +87,8 @@ class BlockOffload:
             weakref.finalize(self, _unregister, list(self._waiting.values())).atexit = False
         self._handles = []
         for number in self._numbers:
-            self._handles.append(blocks[number].register_forward_pre_hook(lambda module, given, n=number: self._before(n)))
+            before = functools.partial(lambda n, module, given: self._before(n), number)
+            self._handles.append(blocks[number].register_forward_pre_hook(before))
             self._handles.append(blocks[number].register_forward_hook(lambda module, given, out, n=number: self._after(n)))
 
     @property
@@ -148,7 +150,7 @@ class BlockOffload:
         """Allow this block's slot to be overwritten once its kernels have run."""
         slot = self._slot(number)
         if self._stream is not None:
-            self._used[slot] = torch.cuda.current_stream(self.device).record_event()
+            self._used[slot] = torch.cuda.current_stream(self.device).record_event()  # type: ignore[call-overload]
         following = self._following(number)
         if self._slot(following) == slot:
             self._fetch(following)
@@ -165,7 +167,7 @@ class BlockOffload:
                 self._stream.wait_event(used)
             self._slots[slot].copy_(self._waiting[number], non_blocking=True)
             if self._stream is not None:
-                self._copied[slot] = self._stream.record_event()
+                self._copied[slot] = self._stream.record_event()  # type: ignore[call-overload]
 
     def _copying(self) -> AbstractContextManager[object]:
         return nullcontext() if self._stream is None else torch.cuda.stream(self._stream)

@@ -330,7 +330,7 @@ def write_safetensors(
         for name in order:
             tensor = read(name).contiguous()
             assert (tuple(tensor.shape), tensor.dtype) == (specs[name].shape, specs[name].dtype), name
-            stream.write(memoryview(tensor.flatten().view(torch.uint8).numpy()) if tensor.numel() else b"")
+            stream.write(tensor.flatten().view(torch.uint8).numpy().data if tensor.numel() else b"")
             on_bytes(specs[name].nbytes)
 
 
