@@ -65,10 +65,13 @@ def _started(cfg: NetworkCfg, seed: int) -> Lyra2Network:
     path = Path(cfg.weights)
     with open_tensors(path) as source:
         is_lyra = any(is_added(name.removeprefix("net.")) for name in source.specs)
+    options = {"head_dim": cfg.head_dim, "packing": cfg.packing}
     network = (
-        load_network(path, packing=cfg.packing) if is_lyra
-        else load_wan_base(path, packing=cfg.packing, generator=torch.Generator().manual_seed(seed))
+        load_network(path, **options) if is_lyra
+        else load_wan_base(path, **options, generator=torch.Generator().manual_seed(seed))
     )
+    if network.packing.text != cfg.packing:
+        raise ConfigError(f"network: packing: got {cfg.packing!r}, but {path} was trained with {network.packing.text!r}; expected that")
     # A network that is trained whole keeps float32 weights; under a LoRA the frozen ones stay as they are stored.
     return network if cfg.lora_rank else network.float()
 

@@ -51,23 +51,24 @@ class _Walk:
 def roll_out(
     network: TrainingNetwork, codec: VideoCodec, paths: Sequence[Start], *, encode_text: Callable[[str], Tensor],
     encode_image: Callable[[Tensor], Tensor], chunks: int, steps: int = 10, shift: float = 5.0, retrieval: bool = True,
-    memory_stride: int = 8, point_subsampling: int = 4,
+    memory_stride: int = 8, point_subsampling: int = 4, given: int = 0,
 ) -> list[tuple[Tensor, list[list[int]]]]:
     """Generate ``chunks`` chunks along every path, all paths at once; the depth of new frames is the clip's.
 
     Args:
         retrieval: False leaves the memory's places to the first frame.
         memory_stride: every n-th frame enters the cache.
+        given: so many chunks are the clip's own frames; the others are generated after them.
 
     Returns:
-        Per path: frames (3, 1 + chunks * n, H, W) in [-1, 1], and the ids retrieved for every chunk.
+        Per path: frames (3, 1 + chunks * n, H, W) in [-1, 1], and the ids retrieved for every generated chunk.
 
     Raises:
         InputError: a clip is too short.
     """
     packing, memory = network.network.packing, MemoryLyra2()
-    walks = [_begin(packing, codec, path, chunks, memory_stride, point_subsampling) for path in paths]
-    for number in range(chunks):
+    walks = [_begin(packing, codec, path, chunks, given, memory_stride, point_subsampling) for path in paths]
+    for number in range(given, chunks):
         inputs = [_inputs(packing, codec, walk, number, memory if retrieval else None) for walk in walks]
         texts = [encode_text(walk.clip.captions.get(walk.clip.caption_key(1) or 0, "")) for walk in walks]
         images = [encode_image(walk.frames[:, -1]) for walk in walks]
@@ -80,16 +81,18 @@ def roll_out(
     return [(walk.frames, walk.retrieved) for walk in walks]
 
 
-def _begin(packing: Packing, codec: VideoCodec, path: Start, chunks: int, stride: int, subsampling: int) -> _Walk:
+def _begin(packing: Packing, codec: VideoCodec, path: Start, chunks: int, given: int, stride: int, subsampling: int) -> _Walk:
     clip, count = path.clip, 1 + chunks * packing.chunk_frames
     if len(clip) < count:
         raise InputError(f"{clip.name}: got {len(clip)} frames, expected {count} for {chunks} chunks of packing {packing.text!r}")
-    first = clip.rgb([0])
-    latents, encoder = codec.encode(first[None].expand(-1, -1, 1 + SUBFRAMES * (packing.history_length - 1), -1, -1))
+    frames = clip.rgb(range(1 + given * packing.chunk_frames))
+    front = frames[:, :1].expand(-1, SUBFRAMES * (packing.history_length - 1), -1, -1)
+    latents, encoder = codec.encode(torch.cat([front, frames], 1)[None])
     _, decoder = codec.decode(latents)
-    walk = _Walk(clip, path.seed, first, clip.depth(range(count)), clip.cameras(), latents[0], encoder, decoder,
+    walk = _Walk(clip, path.seed, frames, clip.depth(range(count)), clip.cameras(), latents[0], encoder, decoder,
                  FrameCache(point_subsampling=subsampling))
-    _remember(walk, 0)
+    for frame in range(0, frames.shape[1], stride):
+        _remember(walk, frame)
     return walk
 
 

@@ -28,7 +28,8 @@ class NetworkCfg:
     squeeze: int = 256
     """Width between the two projections of the correspondences."""
     weights: str | None = None
-    """Where to start: folder or file of Wan 2.1 (image to video) or of Lyra 2.0. None: random numbers."""
+    """Where to start: folder or file of Wan 2.1 (image to video) or of Lyra 2.0, whose sizes count then, but for head_dim, which
+    no file tells. None: random numbers."""
     codec: Literal["wan", "patch"] = "wan"
     """'wan': the Wan 2.1 VAE; 'patch': a fixed cosine transform without weights."""
     codec_channels: int = 16

@@ -60,7 +60,7 @@ def losses_of(run: Trainer) -> list[float]:
 
 def test_one_clip_is_learned_by_heart(tmp_path: Path):
     optim = OptimCfg(learning_rate=8e-3, warmup=10, clip=1.0, shift=1.0, weighting="uniform", decay="cosine")
-    run = trainer(tiny(tmp_path, optim=optim, iterations=110, batch=8, micro_batch=8, save_every=110), clips=1, frames=5)
+    run = trainer(tiny(tmp_path, optim=optim, iterations=80, batch=8, micro_batch=8, save_every=80), clips=1, frames=5)
     assert run.run()["done"]
     losses = losses_of(run)
     # 1 is the noise alone: below that, the clip itself is known.

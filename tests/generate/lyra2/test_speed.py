@@ -117,7 +117,8 @@ def test_compiled_blocks_agree(scheme):
     if not can_compile(torch.device("cpu")):
         pytest.skip("no C compiler")
     network = tiny_network(packing=PACKING)
-    network.blocks.extend([tiny_network(packing=PACKING, seed=n).blocks[0] for n in range(7)])
+    network.requires_grad_(False)
+    network.blocks.extend([tiny_network(packing=PACKING, seed=n).requires_grad_(False).blocks[0] for n in range(7)])
     for number, block in enumerate(network.blocks):
         block.index = number
     if scheme:
@@ -130,6 +131,6 @@ def test_compiled_blocks_agree(scheme):
     # Rounding to 8 bit of nearly equal numbers may fall to either side.
     assert relative(velocity_of(network), exact) < (1e-5 if scheme is None else 2e-2)
     graphs = counters["stats"]["unique_graphs"]
-    assert graphs <= 3, f"{graphs} graphs for {len(network.blocks)} blocks"
+    assert graphs <= 2, f"{graphs} graphs for {len(network.blocks)} blocks"
     velocity_of(network, timestep=300.0)
     assert counters["stats"]["unique_graphs"] == graphs
