@@ -71,7 +71,8 @@ def _started(cfg: NetworkCfg, seed: int) -> Lyra2Network:
         else load_wan_base(path, **options, generator=torch.Generator().manual_seed(seed))
     )
     if network.packing.text != cfg.packing:
-        raise ConfigError(f"network: packing: got {cfg.packing!r}, but {path} was trained with {network.packing.text!r}; expected that")
+        stored = network.packing.text
+        raise ConfigError(f"network: packing: got {cfg.packing!r}, but {path} was trained with {stored!r}; expected that")
     # A network that is trained whole keeps float32 weights; under a LoRA the frozen ones stay as they are stored.
     return network if cfg.lora_rank else network.float()
 
