@@ -62,4 +62,4 @@ system-deps:
 	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium libusb-1.0-0 python3-openvdb
 
 clean:
-	rm -rf $(VENV) .venv-physx build dist *.egg-info .pytest_cache .ruff_cache
+	rm -rf $(VENV) .venv-physx .venv-depth-anything-3 build dist *.egg-info .pytest_cache .ruff_cache

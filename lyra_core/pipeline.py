@@ -16,6 +16,7 @@ from lyra_core.camera.trajectories import CHUNK_FRAMES, check_frame_count
 from lyra_core.config import WorldCfg, check_limits, from_dict, to_dict, with_preset
 from lyra_core.errors import Cancelled, ConfigError, LyraError, ServerError, WorldError
 from lyra_core.generate.captions import load_captions
+from lyra_core.generate.loop import check_depth_stride
 from lyra_core.io.files import sha256_file
 from lyra_core.io.video import require_ffmpeg
 from lyra_core.jobs.progress import Progress, ProgressNull
@@ -264,6 +265,7 @@ def check_backends(cfg: WorldCfg, photo: Photo) -> str | None:
     if hasattr(generator, "check"):
         generator.check(photo)
     if not getattr(generator, "makes_depth", True):
+        check_depth_stride(cfg.depth.frame_stride, cfg.generate)
         make_frame_depth(cfg.depth).check(photo)
     resolve("memory", cfg.generate.memory)()
     resolve("fusion", cfg.surface.fusion)

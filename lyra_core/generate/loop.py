@@ -87,9 +87,8 @@ def generate_chunks(
             generator makes no depth and no depth_provider is given.
         ConfigError: depth_stride would leave a cached frame without depth.
     """
-    if cfg.cache_stride % depth_stride or CHUNK_FRAMES % depth_stride:
-        expected = f"a divisor of {CHUNK_FRAMES} and of the cache's {cfg.cache_stride}"
-        raise ConfigError(f"depth: frame_stride: got {depth_stride}, expected {expected}")
+    if depth_provider is not None:
+        check_depth_stride(depth_stride, cfg)
     chunks, rest = divmod(len(trajectory) - 1, CHUNK_FRAMES)
     if rest or chunks < 0:
         raise InputError(f"trajectory: got {len(trajectory)} frames, expected 1 + {CHUNK_FRAMES} k")
@@ -120,6 +119,17 @@ def generate_chunks(
         ids = tuple(range(first - len(opening), first + CHUNK_FRAMES))
         yield Chunk(index, ids, opening + frames, tuple(retrieved), getattr(generator, "said", prompt))
         opening = ()
+
+
+def check_depth_stride(stride: int, cfg: GenerateCfg) -> None:
+    """Require that every cached frame and each chunk's last one is among those that get depth.
+
+    Raises:
+        ConfigError: one would be left out.
+    """
+    if stride < 1 or cfg.cache_stride % stride or CHUNK_FRAMES % stride:
+        expected = f"a divisor of {CHUNK_FRAMES} and of the cache's {cfg.cache_stride}"
+        raise ConfigError(f"depth: frame_stride: got {stride}, expected {expected}")
 
 
 def spread_views(cameras: Trajectory, count: int) -> Trajectory:

@@ -48,6 +48,9 @@ def build_network(cfg: NetworkCfg, *, seed: int) -> Lyra2Network:
     if cfg.encoders == "plain":
         for block in network.blocks:
             block.attn2.set_processor(OneTextProcessor())
+            # One key has all the weight, so what makes it is never used.
+            block.attn2.to_k.requires_grad_(False)
+            block.attn2.norm_k.requires_grad_(False)
     return network
 
 

@@ -39,6 +39,7 @@ class _Walk:
     frames: Tensor
     """(3, n, H, W) so far, rounded to 8 bit as they would be stored."""
     depths: np.ndarray
+    """(n, H, W) of the whole path [m]; 0 = unknown."""
     cameras: Cameras
     latents: Tensor
     encoder: State
@@ -66,38 +67,41 @@ def roll_out(
     Raises:
         InputError: a clip is too short.
     """
-    packing, memory = network.network.packing, MemoryLyra2()
-    walks = [_begin(packing, codec, path, chunks, given, memory_stride, point_subsampling) for path in paths]
+    packing, memory, device = network.network.packing, MemoryLyra2(), network.network.device
+    walks = [_begin(packing, codec, path, chunks, given, memory_stride, point_subsampling, device) for path in paths]
     for number in range(given, chunks):
         inputs = [_inputs(packing, codec, walk, number, memory if retrieval else None) for walk in walks]
         texts = [encode_text(walk.clip.captions.get(walk.clip.caption_key(1) or 0, "")) for walk in walks]
         images = [encode_image(walk.frames[:, -1]) for walk in walks]
         shape = (codec.channels, packing.new_length, *walks[0].latents.shape[2:])
         noise = torch.stack([chunk_noise(walk.seed + number, shape) for walk in walks])
-        velocity = _velocity(network, inputs, torch.stack(texts), torch.stack(images))
+        velocity = _velocity(network, inputs, torch.stack(texts).to(device), torch.stack(images).to(device))
         sampled = sample_unipc(velocity, noise.to(inputs[0].history), steps=steps, shift=shift)
         for walk, latents in zip(walks, sampled, strict=True):
             _extend(packing, codec, walk, latents, memory_stride)
-    return [(walk.frames, walk.retrieved) for walk in walks]
+    return [(walk.frames.cpu(), walk.retrieved) for walk in walks]
 
 
-def _begin(packing: Packing, codec: VideoCodec, path: Start, chunks: int, given: int, stride: int, subsampling: int) -> _Walk:
+def _begin(
+    packing: Packing, codec: VideoCodec, path: Start, chunks: int, given: int, stride: int, subsampling: int, device: torch.device
+) -> _Walk:
     clip, count = path.clip, 1 + chunks * packing.chunk_frames
     if len(clip) < count:
         raise InputError(f"{clip.name}: got {len(clip)} frames, expected {count} for {chunks} chunks of packing {packing.text!r}")
-    frames = clip.rgb(range(1 + given * packing.chunk_frames))
+    frames = clip.rgb(range(1 + given * packing.chunk_frames)).to(device)
     front = frames[:, :1].expand(-1, SUBFRAMES * (packing.history_length - 1), -1, -1)
     latents, encoder = codec.encode(torch.cat([front, frames], 1)[None])
     _, decoder = codec.decode(latents)
-    walk = _Walk(clip, path.seed, frames, clip.depth(range(count)), clip.cameras(), latents[0], encoder, decoder,
-                 FrameCache(point_subsampling=subsampling))
+    cache = FrameCache(point_subsampling=subsampling)
+    depths, cameras = clip.depth(range(count)), clip.cameras().to(device)
+    walk = _Walk(clip, path.seed, frames, depths, cameras, latents[0].to(device), encoder, decoder, cache)
     for frame in range(0, frames.shape[1], stride):
         _remember(walk, frame)
     return walk
 
 
 def _view(walk: _Walk, frame: int) -> View:
-    return View(walk.frames[:, frame], torch.from_numpy(walk.depths[frame]), walk.cameras[[frame]])
+    return View(walk.frames[:, frame], torch.from_numpy(walk.depths[frame]).to(walk.frames.device), walk.cameras[[frame]])
 
 
 def _inputs(packing: Packing, codec: VideoCodec, walk: _Walk, number: int, memory: MemoryLyra2 | None) -> ChunkInputs:
@@ -114,11 +118,11 @@ def _inputs(packing: Packing, codec: VideoCodec, walk: _Walk, number: int, memor
 
 def _extend(packing: Packing, codec: VideoCodec, walk: _Walk, latents: Tensor, stride: int) -> None:
     video, walk.decoder = codec.decode(latents[None], walk.decoder)
-    new = ((video[0].clamp(-1, 1) + 1) * 127.5).round() / 127.5 - 1
+    new = (((video[0].clamp(-1, 1) + 1) * 127.5).round() / 127.5 - 1).to(walk.frames)
     encoded, walk.encoder = codec.encode(new[None], walk.encoder)
     first, count = walk.frames.shape[1], len(packing.temporal_positions)
     walk.frames = torch.cat([walk.frames, new], 1)
-    newest = torch.cat([walk.latents[:, 1:], encoded[0]], 1)[:, -max(count, packing.new_length) :]
+    newest = torch.cat([walk.latents[:, 1:], encoded[0].to(walk.latents)], 1)[:, -max(count, packing.new_length) :]
     walk.latents = torch.cat([walk.latents[:, :1], newest], 1)
     for frame in range(first, walk.frames.shape[1]):
         if frame % stride == 0:
@@ -126,7 +130,7 @@ def _extend(packing: Packing, codec: VideoCodec, walk: _Walk, latents: Tensor, s
 
 
 def _remember(walk: _Walk, frame: int) -> None:
-    rgb = ((walk.frames[:, frame] + 1) * 127.5).round().byte().permute(1, 2, 0).numpy()
+    rgb = ((walk.frames[:, frame] + 1) * 127.5).round().byte().permute(1, 2, 0).cpu().numpy()
     depth, path = walk.depths[frame], walk.clip.trajectory
     known = np.where(depth > 0, depth, np.nan)
     walk.cache.add(frame, Frame(rgb, known, path.camera(frame), path.T_world_camera[frame], np.zeros(depth.shape, np.uint8)))

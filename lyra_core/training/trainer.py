@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from accelerate import Accelerator, FullyShardedDataParallelPlugin
 from accelerate.parallelism_config import ParallelismConfig
+from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedType
 from torch import Tensor
 from torch.distributed.fsdp import MixedPrecisionPolicy
@@ -62,6 +63,8 @@ def make_accelerator(cfg: TrainCfg) -> Accelerator:
     shard = run.shard or world
     if world % shard:
         raise ConfigError(f"run: shard: got {shard} for {world} processes, expected a divisor")
+    # accelerate keeps its settings for the whole process; one process may train several networks, one after the other.
+    AcceleratorState._reset_state(reset_partial_state=world == 1)
     if world == 1 or shard == 1:
         return Accelerator(cpu=cpu, mixed_precision=run.precision)
     # Inputs are not cast: a timestep of 937.5 is 936 in bfloat16. The network casts what may be cast.
