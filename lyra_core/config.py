@@ -76,7 +76,7 @@ class Lyra2Cfg:
     device: str = "auto"
     """'auto', 'cuda', 'cuda:1', 'cpu'."""
     speed: str = "exact"
-    """'exact', or approximations by name, joined by '+': 'fp8', 'cache', 'skip_guidance'."""
+    """'exact', or approximations by name, joined by '+': 'fp8', 'int8', 'sage', 'cache', 'skip_guidance'."""
 
 
 @dataclass(frozen=True, kw_only=True)

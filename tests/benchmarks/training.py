@@ -72,8 +72,9 @@ class Plan:
 PLANS = {
     "cpu": Plan("lyra2_tiny.yaml", 3, 400, 400, 6, 2, 8),
     "quick": Plan("lyra2_tiny.yaml", 1, 20, 10, 1, 1, 4),
-    "gpu": Plan("lyra2_one_gpu.yaml", 1, 20000, 10000, 6, 2, 20),
+    "gpu": Plan("lyra2_one_gpu.yaml", 1, 0, 10**6, 6, 2, 20),
 }
+"""'gpu' trains each network for the minutes of its settings per call, and goes on at the next: equal time, not equal steps."""
 
 
 def without(history: HistoryCfg) -> HistoryCfg:
@@ -83,8 +84,10 @@ def without(history: HistoryCfg) -> HistoryCfg:
 
 def trained_pair(cfg: TrainCfg, plan: Plan, folder: Path, clips: Sampler) -> dict[str, Trainer]:
     """Train a common start, and from it one network with self-augmented history and one without."""
-    base = _run(cfg, without(cfg.history), plan.base_steps, folder / "base", clips, None)
-    start = {name: value.detach().clone() for name, value in base.network.state_dict().items()}
+    start = None
+    if plan.base_steps:
+        base = _run(cfg, without(cfg.history), plan.base_steps, folder / "base", clips, None)
+        start = {name: value.detach().clone() for name, value in base.network.state_dict().items()}
     return {
         name: _run(replace(cfg, seed=cfg.seed + 100), history, plan.branch_steps, folder / name, clips, start)
         for name, history in (("without", without(cfg.history)), ("with", cfg.history))
@@ -94,14 +97,15 @@ def trained_pair(cfg: TrainCfg, plan: Plan, folder: Path, clips: Sampler) -> dic
 def _run(
     cfg: TrainCfg, history: HistoryCfg, steps: int, folder: Path, clips: Sampler, start: dict[str, Tensor] | None
 ) -> Trainer:
-    run = replace(cfg.run, iterations=steps, save_every=max(1, steps // 4))
+    run = replace(cfg.run, iterations=steps, save_every=min(cfg.run.save_every, max(1, steps // 4)))
     trainer = Trainer(replace(cfg, output=str(folder), history=history, run=run), sampler=clips.like(history, seed=cfg.seed))
     if start is not None:
         trainer.network.load_state_dict(start)
     began = time.perf_counter()
     trainer.run(resume=True)
     losses = [entry["loss"] for entry in trainer.log]
-    print(f"{folder}: {steps} steps in {time.perf_counter() - began:.0f} s, loss {np.mean(losses[-50:]):.3f}", flush=True)
+    seconds = time.perf_counter() - began
+    print(f"{folder}: {trainer.step} steps, the last of them in {seconds:.0f} s, loss {np.mean(losses[-50:]):.3f}", flush=True)
     return trainer
 
 
@@ -147,7 +151,7 @@ def rolled(
 ) -> list[Tensor]:
     """Return the frames of rollouts."""
     cfg = trainer.cfg
-    text, image = build_encoders(cfg.network, torch.device("cpu"))
+    text, image = build_encoders(cfg.network, trainer.parts.device)
     made = roll_out(
         trainer.network.eval(), trainer.parts.codec, starts, encode_text=text, encode_image=image, chunks=chunks,
         steps=plan.sampler_steps, shift=cfg.optim.shift, retrieval=retrieval, memory_stride=cfg.history.memory_stride,
