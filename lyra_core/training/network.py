@@ -110,11 +110,7 @@ def _add_lora(network: Lyra2Network, cfg: NetworkCfg) -> None:
         from peft import LoraConfig
     except ImportError as error:
         raise BackendUnavailable("LoRA training", reason=str(error), install="pip install 'lyra-worlds[lyra2]'") from error
-    endings = tuple(target.strip() for target in cfg.lora_targets.split(",") if target.strip())
-    modules = [name for name, module in network.named_modules() if isinstance(module, nn.Linear)]
-    targets = [name for name in modules if name.startswith("blocks.") and name.endswith(endings)]
-    if not targets:
-        raise ConfigError(f"network: lora_targets: {cfg.lora_targets!r} match no layer, expected endings as in {modules[-2]!r}")
+    targets = lora_layers(network, cfg.lora_targets)
     network.requires_grad_(False)
     network.add_adapter(LoraConfig(r=cfg.lora_rank, lora_alpha=cfg.lora_rank, target_modules=targets), adapter_name=ADAPTER)
     for name, parameter in network.named_parameters():
@@ -122,11 +118,25 @@ def _add_lora(network: Lyra2Network, cfg: NetworkCfg) -> None:
             parameter.data = parameter.data.float()
 
 
-def save_lora(path: Path, parameters: dict[str, Tensor]) -> None:
+def lora_layers(network: nn.Module, targets: str) -> list[str]:
+    """Return the blocks' linear layers whose names end as one of the comma-separated targets.
+
+    Raises:
+        ConfigError: none does.
+    """
+    endings = tuple(target.strip() for target in targets.split(",") if target.strip())
+    modules = [name for name, module in network.named_modules() if isinstance(module, nn.Linear)]
+    found = [name for name in modules if name.startswith("blocks.") and name.endswith(endings)]
+    if not found:
+        raise ConfigError(f"network: lora_targets: {targets!r} match no layer, expected endings as in {modules[-2]!r}")
+    return found
+
+
+def save_lora(path: Path, parameters: dict[str, Tensor], *, adapter: str = ADAPTER) -> None:
     """Write trained LoRA tensors (peft's names of ours) under the published names, as ``lyra2/lora.py`` and others read them."""
     tensors = {}
     for name, value in parameters.items():
-        module, _, side = name.removesuffix(f".{ADAPTER}.weight").rpartition(".")
+        module, _, side = name.removesuffix(f".{adapter}.weight").rpartition(".")
         tensors[f"diffusion_model.{to_published(module + '.weight').removesuffix('.weight')}.{side}.weight"] = value.contiguous()
     write_safetensors(path, {name: Spec(tuple(t.shape), t.dtype) for name, t in tensors.items()}, tensors.__getitem__)
 

@@ -98,8 +98,8 @@ def losses(network: nn.Module, samples: Sequence[Sample], parts: Parts) -> Tenso
     batch = learnable(network, samples, parts, generators)
     indices = parts.schedule.index_of_draw(torch.cat([logit_normal(1, g) for g in generators]))
     sigmas = parts.schedule.sigmas[indices].to(parts.device)
-    noise = _noise(batch.targets, generators)
-    velocity = _velocity(network, batch, noised(batch.targets, noise, sigmas), parts.schedule.timesteps[indices].to(parts.device))
+    noise = noise_for(batch.targets, generators)
+    velocity = velocity_of(network, batch, noised(batch.targets, noise, sigmas), parts.schedule.timesteps[indices].to(parts.device))
     return flow_loss(velocity, batch.targets, noise, parts.schedule.weights[indices].to(parts.device))
 
 
@@ -194,8 +194,8 @@ def _spoilt(
     clean = torch.stack([chunk for _, chunk, _ in made])
     batch = _with_conditions(samples, [sample.chunks[0] for sample in samples], true, clean, parts, generators)
     levels = [spoiling_level(parts.schedule, logit_normal(1, g), max_timestep=parts.history.max_timestep) for g in generators]
-    sigmas, noise = torch.tensor(levels, device=parts.device), _noise(clean, generators)
-    spoilt = denoised_once(lambda state, time: _velocity(network, batch, state, time), clean, noise, sigmas)
+    sigmas, noise = torch.tensor(levels, device=parts.device), noise_for(clean, generators)
+    spoilt = denoised_once(lambda state, time: velocity_of(network, batch, state, time), clean, noise, sigmas)
     pasts, targets = [], []
     for sample, past, (line, _, state), chunk in zip(samples, true, made, spoilt, strict=True):
         end = 1 + (sample.chunks[0].number + 1) * count
@@ -221,7 +221,8 @@ def _with_conditions(
     return Learnable(inputs, targets, torch.stack(texts), torch.stack(images))
 
 
-def _velocity(network: nn.Module, batch: Learnable, state: Tensor, timesteps: Tensor) -> Tensor:
+def velocity_of(network: nn.Module, batch: Learnable, state: Tensor, timesteps: Tensor) -> Tensor:
+    """Return the network's velocity (B, C, new, h, w) float32 of new latents in a state, under a batch's conditions."""
     def stacked(name: str) -> Tensor:
         return torch.stack([getattr(inputs, name) for inputs in batch.inputs])
 
@@ -229,7 +230,7 @@ def _velocity(network: nn.Module, batch: Learnable, state: Tensor, timesteps: Te
     return network(latents, stacked("condition"), timesteps, batch.text, batch.image, stacked("plucker"), stacked("buffer")).float()
 
 
-def _noise(like: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
+def noise_for(like: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
     """Return standard normal noise shaped like (B, ...), each sample's from its own generator."""
     return torch.stack([torch.randn(like.shape[1:], generator=g) for g in generators]).to(like)
 

@@ -1,6 +1,6 @@
 """What training does for rollouts, on our own procedural worlds: ``python -m tests.benchmarks.training [--quick]``.
 
-Two questions, each with three seeds and error bars. (1) Does self-augmented history make a rollout of ten chunks drift less? One
+Two questions, each with five seeds and error bars. (1) Does self-augmented history make a rollout of ten chunks drift less? One
 network is trained with it and one without, from the same start, with the same clips, the same number of steps and the same share of
 image-to-video samples; both then walk through worlds that neither has seen. (2) Does retrieval bring a place back that has left the
 temporal history? The camera turns away and returns; the same network walks once with and once without retrieved frames: after true
@@ -70,7 +70,7 @@ class Plan:
 
 
 PLANS = {
-    "cpu": Plan("lyra2_tiny.yaml", 3, 400, 400, 6, 2, 8),
+    "cpu": Plan("lyra2_tiny.yaml", 5, 400, 400, 6, 2, 8),
     "quick": Plan("lyra2_tiny.yaml", 1, 20, 10, 1, 1, 4),
     "gpu": Plan("lyra2_one_gpu.yaml", 1, 0, 10**6, 6, 2, 20),
 }

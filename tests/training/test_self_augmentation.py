@@ -86,7 +86,7 @@ def seen(data, parts):
     real = step.written_back
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(step, "logit_normal", lambda count, generator: torch.from_numpy(next(draws)))
-        patch.setattr(step, "_noise", lambda like, generators: torch.from_numpy(next(noises))[None])
+        patch.setattr(step, "noise_for", lambda like, generators: torch.from_numpy(next(noises))[None])
         patch.setattr(step, "written_back", written)
         loss = step.losses(network, [sample_of(data)], parts)
     return {"A": calls[0], "B": calls[1], "decoded": backs[0], "loss": loss}
