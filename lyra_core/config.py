@@ -274,7 +274,7 @@ def load_config(path: Path | str, *, base: WorldCfg | None = None) -> WorldCfg:
     try:
         values = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"{path}: not readable as YAML: {error}") from error
+        raise ConfigError(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from error
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: got {type(values).__name__}, expected a mapping of keys")
     return from_dict(values, base=base, where=str(path))

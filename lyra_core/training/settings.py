@@ -195,7 +195,9 @@ LIMITS: dict[str, tuple[float, float]] = {
     "optim.clip": (1e-6, 1e6), "optim.ema": (0, 0.9999999), "optim.shift": (0.1, 100), "run.iterations": (1, 10**8),
     "run.batch": (1, 10**5), "run.micro_batch": (1, 10**5), "run.minutes": (0, 10**6), "data.pool": (0, 10**4),
     "run.save_every": (1, 10**7), "run.keep": (1, 1000), "run.shard": (0, 10**5), "run.workers": (0, 256),
-    "run.threads": (0, 1024),
+    "run.threads": (0, 1024), "network.ffn_dim": (1, 10**6), "network.text_dim": (1, 10**5), "network.image_dim": (1, 10**5),
+    "network.freq_dim": (2, 10**5), "network.squeeze": (1, 10**5), "data.first_seed": (0, 2**31),
+    "history.memory_noise_mean": (-50, 50), "history.memory_noise_std": (-1, 50),
 }
 """Section and field -> lowest and highest value."""
 
@@ -216,6 +218,8 @@ def checked(cfg: TrainCfg, *, where: str = "config") -> TrainCfg:
     Raises:
         ConfigError: a value outside its limits, or one that belongs to no preset although one is named.
     """
+    if not 0 <= cfg.seed < 2**31:
+        raise ConfigError(f"{where}: seed: got {cfg.seed}, expected 0 to {2**31 - 1}")
     for name, (low, high) in LIMITS.items():
         section, key = name.split(".")
         value = getattr(getattr(cfg, section), key)

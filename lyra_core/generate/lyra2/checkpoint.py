@@ -185,8 +185,15 @@ def network_config(
 
 
 def empty_network(config: Mapping[str, Any]) -> Lyra2Network:
-    """Return a network without weights."""
-    return without_weights(lambda: Lyra2Network(**config))
+    """Return a network without weights.
+
+    Raises:
+        InputError: the settings make none.
+    """
+    try:
+        return without_weights(lambda: Lyra2Network(**config))
+    except (TypeError, ValueError, RuntimeError, ZeroDivisionError) as error:
+        raise InputError(f"network: config.json: these settings make no network: {str(error).splitlines()[0]}") from error
 
 
 def load_network(
@@ -209,6 +216,8 @@ def stored_config(path: Path) -> dict[str, Any] | None:
     if not (path.is_dir() and (path / "config.json").is_file()):
         return None
     config = read_json(path / "config.json")
+    if not isinstance(config, dict):
+        raise InputError(f"{path / 'config.json'}: got {type(config).__name__}, expected a table of settings")
     if config.get("_class_name", "Lyra2Network") != "Lyra2Network":
         return None
     return {key: value for key, value in config.items() if not key.startswith("_")}

@@ -45,6 +45,7 @@ from lyra_core.generate.lyra2.weights import (
     copy_tokenizer,
     open_models,
     part_files,
+    tokenizer_files,
     write_models_file,
     write_part,
     write_tensors,
@@ -277,6 +278,7 @@ def _small_parts(found: Mapping[str, Path]) -> dict[str, Callable[[Path], dict[s
                 pass
         writers["lora"] = lambda folder: dict(_write_lora(file, folder) for file in files)
     if "tokenizer" in found:
+        tokenizer_files(found["tokenizer"])
         writers["tokenizer"] = lambda folder: copy_tokenizer(found["tokenizer"], folder)
     return writers
 

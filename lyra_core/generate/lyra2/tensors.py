@@ -278,7 +278,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
         if "mmap" not in str(error):
             raise InputError(f"{path}: not readable as a state dict: {_first_line(error)}") from error
         loaded = _load_without_map(path)
-    except (UnpicklingError, OSError, EOFError) as error:
+    except (UnpicklingError, OSError, EOFError, IndexError, KeyError) as error:
         raise InputError(f"{path}: refused, expected a file of tensors and nothing else: {_first_line(error)}") from error
     return _tensors_of(loaded, path)
 
@@ -286,7 +286,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
 def _load_without_map(path: Path) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, ValueError, UnpicklingError, OSError, EOFError) as error:
+    except (RuntimeError, ValueError, UnpicklingError, OSError, EOFError, IndexError, KeyError) as error:
         raise InputError(f"{path}: refused, expected a file of tensors and nothing else: {_first_line(error)}") from error
 
 

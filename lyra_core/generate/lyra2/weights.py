@@ -107,7 +107,7 @@ def fetch_commands(folder: Path | None = None) -> str:
     target = f" -o {folder}" if folder and folder != default_folder() else ""
     weights = "hf download nvidia/Lyra-2.0 --include 'checkpoints/*' --local-dir Lyra-2.0"
     converting = f"lyra-worlds models convert Lyra-2.0/checkpoints --tokenizer umt5-tokenizer{target}"
-    return f"{weights} && {TOKENIZER_COMMAND} && {converting} (weights: {LICENCE})"
+    return f"{weights} && {TOKENIZER_COMMAND} && {converting} (weights: {LICENCE}); $LYRA_WORLDS_MODELS names another folder"
 
 
 def open_models(folder: Path) -> ModelsFolder:
@@ -257,16 +257,26 @@ def copy_file(source: Path, target: Path) -> str:
     return sha256_file(target)
 
 
+def tokenizer_files(source: Path) -> list[Path]:
+    """Return the files of a tokenizer.
+
+    Raises:
+        InputError: the source is no folder, or holds none.
+    """
+    found = sorted(source.iterdir()) if source.is_dir() else []
+    files = [file for file in found if file.suffix in (".json", ".model", ".txt") and file.name != "config.json"]
+    if not any(file.suffix == ".model" or file.name == "tokenizer.json" for file in files):
+        raise InputError(f"{source}: got no tokenizer.json and no *.model, expected the tokenizer of google/umt5-xxl")
+    return files
+
+
 def copy_tokenizer(source: Path, folder: Path) -> dict[str, str]:
     """Copy a tokenizer's files into the models folder.
 
     Raises:
         InputError: the source holds none.
     """
-    names = [file for file in sorted(source.iterdir()) if file.suffix in (".json", ".model", ".txt") and file.name != "config.json"]
-    if not any(file.suffix == ".model" or file.name == "tokenizer.json" for file in names):
-        raise InputError(f"{source}: got no tokenizer.json and no *.model, expected the tokenizer of google/umt5-xxl")
-    return {f"tokenizer/{file.name}": copy_file(file, folder / "tokenizer" / file.name) for file in names}
+    return {f"tokenizer/{file.name}": copy_file(file, folder / "tokenizer" / file.name) for file in tokenizer_files(source)}
 
 
 def write_models_file(
