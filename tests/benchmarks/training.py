@@ -288,11 +288,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="a minute, to see that it runs; the numbers mean nothing")
     parser.add_argument("--gpu", action="store_true", help="100 M parameters on one GPU, twice eight minutes with resume")
+    parser.add_argument("--branch-steps", type=int, help="steps after the common start, in place of the plan's")
     parser.add_argument("--out", type=Path, default=ROOT / "out" / "training")
     parser.add_argument("--figure", type=Path, help="where the figure goes; default: beside the results")
     args = parser.parse_args()
     plan = PLANS["quick" if args.quick else "gpu" if args.gpu else "cpu"]
     folder = args.out / ("quick" if args.quick else "gpu" if args.gpu else "cpu")
+    if args.branch_steps:
+        plan, folder = replace(plan, branch_steps=args.branch_steps), folder.with_name(f"{folder.name}-{args.branch_steps}")
     folder.mkdir(parents=True, exist_ok=True)
     results = measure(plan, folder)
     figure(results, args.figure or folder / "training.png")

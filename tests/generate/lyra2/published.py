@@ -93,15 +93,19 @@ def wan_vae_state() -> dict[str, torch.Tensor]:
 
 
 def save_tokenizer(folder: Path) -> Path:
-    """Train a unigram tokenizer on a few sentences and save it as transformers does; it ends texts with </s>, as umT5's."""
-    from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
+    """Save a unigram tokenizer of a few words as transformers does; it ends texts with </s>, as umT5's.
+
+    Its pieces are listed, not trained: training orders them differently from run to run.
+    """
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 
-    tokenizer = Tokenizer(models.Unigram())
-    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
-    trainer = trainers.UnigramTrainer(vocab_size=60, special_tokens=["<pad>", "</s>", "<unk>"], unk_token="<unk>")
     texts = ["a room with a red chair and a window", "a street with trees & cars", "the house of blue glass"]
-    tokenizer.train_from_iterator(texts, trainer)
+    words = sorted({"\u2581" + word for text in texts for word in text.split()})
+    letters = sorted({"\u2581", *"".join(texts).replace(" ", "")})
+    scores = dict.fromkeys(["<pad>", "</s>", "<unk>"], 0.0) | dict.fromkeys(letters, -5.0) | dict.fromkeys(words, -2.0)
+    tokenizer = Tokenizer(models.Unigram(list(scores.items()), unk_id=2))
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
     tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
     fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", eos_token="</s>", unk_token="<unk>")
     fast.save_pretrained(folder)

@@ -41,7 +41,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
                                vision_feature_select_strategy="default", num_additional_image_tokens=1,
                                chat_template=TEMPLATE, image_token="<image>")
     processor.save_pretrained(path)
-    torch.manual_seed(0)
+    # Seed 0 gives a model that ends its sentence before the picture counts.
+    torch.manual_seed(1)
     config = LlavaConfig(
         vision_config=CLIPVisionConfig(hidden_size=8, intermediate_size=16, num_hidden_layers=2, num_attention_heads=2,
                                        image_size=16, patch_size=8),
@@ -54,7 +55,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, parameter in model.named_parameters():
         if "norm" not in name:
             # As transformers starts it, a model this small says the same of every picture.
-            parameter.data = torch.randn_like(parameter)
+            parameter.data = torch.randn_like(parameter) * (6 if "projector" in name else 1)
     model.save_pretrained(path)
     return path
 
@@ -63,7 +64,7 @@ def test_captions_depend_on_the_frame_and_on_nothing_else(folder: Path, monkeypa
     monkeypatch.setattr(captioner, "NEW_TOKENS", 8)
     check_captioner(str(folder))
     writer = Captioner(str(folder), device=torch.device("cpu"))
-    frames = [np.random.default_rng(seed).integers(0, 256, (30, 52, 3), np.uint8) for seed in range(3)]
+    frames = [np.random.default_rng(seed).integers(0, 256, (30, 52, 3), np.uint8) for seed in range(8)]
     captions = [writer.caption(frame) for frame in frames]
     torch.manual_seed(99)
     assert [writer.caption(frame) for frame in frames] == captions
