@@ -173,4 +173,103 @@ def mottled(m: Material, s: Surface) -> np.ndarray:
     return _mix(m, 1.6 * (clouds - 0.2) * 0.7 + 0.4 * (grain - 0.3))
 
 
-PATTERNS = {f.__name__: f for f in (plain, vary, plaster, planks, wood, bricks, tiles, fabric, rug, poster, leaf, mottled)}
+def stripes(m: Material, s: Surface) -> np.ndarray:
+    """Stripes across u, as wide as the gaps between them; scale is one period."""
+    phase = (s.u / m.scale) % 1
+    return _mix(m, (phase < 0.5) + 0.12 * (fbm(s.u * 60, s.v * 60, 3, octaves=2) - 0.5))
+
+
+def checker(m: Material, s: Surface) -> np.ndarray:
+    """Tiles of this scale in two colours."""
+    i, j = np.floor(s.u / m.scale), np.floor(s.v / m.scale)
+    joint = np.maximum(_lines(s.u, m.scale, 0.005), _lines(s.v, m.scale, 0.005))
+    tone = 0.95 + 0.07 * hashed(i, j, 5) + 0.12 * (fbm(s.u * 9, s.v * 9, 3) - 0.5)
+    return _mix(m, (i + j) % 2) * (tone * (1 - 0.35 * joint))[:, None]
+
+
+def motif(m: Material, s: Surface) -> np.ndarray:
+    """Wallpaper or patterned carpet: five-petalled flowers in half drop; scale is their distance."""
+    column = np.floor(s.u / m.scale)
+    x, y = (s.u / m.scale) % 1 - 0.5, (s.v / m.scale + 0.5 * (column % 2)) % 1 - 0.5
+    r, angle = np.hypot(x, y), np.arctan2(y, x)
+    petal = r < 0.24 + 0.09 * np.cos(5 * angle)
+    ring = np.abs(r - 0.42) < 0.025
+    return _mix(m, 0.85 * petal * (r > 0.07) + 0.5 * ring + 0.15 * (fbm(s.u * 90, s.v * 90, 3, octaves=2) - 0.5))
+
+
+def concrete(m: Material, s: Surface) -> np.ndarray:
+    """Poured concrete with clouds, stains and joints; scale is the distance of the joints."""
+    clouds, stains = fbm(s.u * 0.7, s.v * 0.7, 3), fbm(s.u * 2.3, s.v * 2.3, 17)
+    joint = np.maximum(_lines(s.u, m.scale, 0.012), _lines(s.v, m.scale, 0.012))
+    share = 0.9 * (clouds - 0.3) + 1.6 * np.maximum(stains - 0.62, 0) + 0.2 * (value_noise(s.u * 80, s.v * 80, 2) - 0.5)
+    return _mix(m, share) * (1 - 0.4 * joint)[:, None]
+
+
+def parquet(m: Material, s: Surface) -> np.ndarray:
+    """Blocks of five staves that lie crosswise to their neighbours; scale is the block."""
+    across = (np.floor(s.u / m.scale) + np.floor(s.v / m.scale)) % 2 > 0
+    u, v = np.where(across, s.v, s.u), np.where(across, s.u, s.v)
+    stave, block = np.floor(v / m.scale * 5), np.floor(u / m.scale)
+    grain = fbm(u * 4 + 13 * stave, v * 60, 9, octaves=3)
+    gap = np.maximum(_lines(v, m.scale / 5, 0.003), _lines(u, m.scale, 0.003))
+    return _mix(m, 0.55 * hashed(stave, block, 2) + 0.6 * (grain - 0.3)) * (1 - 0.4 * gap)[:, None]
+
+
+def dado(m: Material, s: Surface) -> np.ndarray:
+    """A wall painted in the second colour up to scale [m] above the floor, with a thin line above it."""
+    cloud = 0.97 + 0.06 * fbm(s.u, s.v, 3)
+    line = np.abs(s.v - m.scale) < 0.012
+    return _mix(m, s.v < m.scale) * (cloud * (1 - 0.45 * line))[:, None]
+
+
+def books(m: Material, s: Surface) -> np.ndarray:
+    """A row of book spines along u, 2-5 cm thick, of different heights."""
+    column = np.floor(s.u / 0.034 + 0.35 * value_noise(s.u * 8, s.v * 0, 6))
+    tall = s.half_v * (1 - 0.45 * hashed(column, s.solid, 3))
+    hue = np.stack([hashed(column, s.solid, k) for k in (11, 12, 13)], -1) * 0.3 - 0.15
+    title = (np.abs(s.v - 0.25 * s.half_v) < 0.14 * s.half_v) * 0.25 * (hashed(column, s.solid, 4) > 0.4)
+    colour = _mix(m, hashed(column, s.solid, 7)) + hue + title[:, None]
+    edge = np.minimum((s.u / 0.034) % 1, 1 - (s.u / 0.034) % 1) < 0.06
+    return np.where((s.v > tall)[:, None], np.array([0.16, 0.13, 0.1]), colour * (1 - 0.4 * edge)[:, None])
+
+
+def windows(m: Material, s: Surface) -> np.ndarray:
+    """A house front: a window of the second colour per bay of this scale and storey of 3 m, in a pale frame with a sill."""
+    up = s.v + s.half_v
+    bay, storey = np.floor(s.u / m.scale), np.floor(up / 3.0)
+    x, z = (s.u / m.scale - bay - 0.5) * m.scale, up - storey * 3.0 - 1.75
+    inner, frame = (np.abs(x) < 0.48) & (np.abs(z) < 0.72), (np.abs(x) < 0.58) & (np.abs(z) < 0.82)
+    bars = (np.abs(x) < 0.03) | (np.abs(z - 0.3) < 0.025)
+    whole = (np.abs(bay + 0.5) * m.scale + 0.75 < s.half_u) & (up < 2 * s.half_v - 0.3)
+    curtain = (np.abs(x) > 0.2 + 0.3 * hashed(bay, storey, s.solid)) & (hashed(bay, storey, 5) > 0.5)
+    glass = np.where(curtain[:, None], np.array([0.72, 0.7, 0.66]), np.array(m.second))
+    glass = glass * ((0.7 + 0.6 * hashed(bay, storey, 3)) * (0.85 + 0.25 * z))[:, None]
+    sill = (np.abs(x) < 0.66) & (np.abs(z + 0.86) < 0.05)
+    wall = np.array(m.colour) * (0.95 + 0.1 * fbm(s.u, s.v, 3) - 0.1 * (up < 0.5))[:, None]
+    pane = np.where(bars[:, None], np.array([0.88, 0.87, 0.84]), glass)
+    out = np.where((whole & (frame | sill))[:, None], np.array([0.88, 0.87, 0.84]), wall)
+    return np.where((whole & inner)[:, None], pane, out)
+
+
+def carton(m: Material, s: Surface) -> np.ndarray:
+    """A cardboard box: brown with a strip of tape along its longer side and a printed label."""
+    x, y = s.u / s.half_u, s.v / s.half_v
+    tape = np.abs(np.where(s.half_u > s.half_v, s.v, s.u)) < 0.025
+    label = (np.abs(x - 0.45) < 0.22) & (np.abs(y - 0.35) < 0.2)
+    tone = (0.9 + 0.12 * hashed(s.solid, 3) + 0.08 * (fbm(s.u * 30, s.v * 6, 3) - 0.5))[:, None]
+    colour = np.where(tape[:, None], np.array(m.second), np.array(m.colour)) * tone
+    return np.where((label & (hashed(s.solid, 4) > 0.5))[:, None], np.array([0.9, 0.9, 0.88]), colour)
+
+
+def foliage(m: Material, s: Surface) -> np.ndarray:
+    """Leaves seen from some metres: light tufts over dark gaps; scale is a tuft."""
+    tuft, fine = fbm(s.u / m.scale, s.v / m.scale, 4, octaves=3), value_noise(s.u * 28, s.v * 28, 6)
+    gap = np.clip((0.46 - tuft) * 3 + (0.42 - fine) * 1.5, 0, 1)
+    return _mix(m, 0.5 * hashed(s.solid, 5) + 1.5 * (tuft - 0.45) + 0.5 * (fine - 0.5)) * (1 - 0.55 * gap)[:, None]
+
+
+_ALL = (
+    plain, vary, plaster, planks, wood, bricks, tiles, fabric, rug, poster, leaf, mottled,
+    stripes, checker, motif, concrete, parquet, dado, books, windows, carton, foliage,
+)  # fmt: skip
+PATTERNS = {f.__name__: f for f in _ALL}

@@ -11,7 +11,7 @@ from lyra_core.scenes.intersect import SceneHits, cast, near_solids, rotate
 from lyra_core.scenes.lighting import Illumination, Shaded, sky_radiance, smoothed
 from lyra_core.scenes.materials import albedo, encoded, surface_coordinates
 from lyra_core.scenes.noise import hashed
-from lyra_core.scenes.scene import Kind, Scene
+from lyra_core.scenes.scene import Kind, Rgb, Scene
 from lyra_core.types import Camera, Label
 
 TILE = 64
@@ -29,6 +29,10 @@ class Effects:
     filter_levels: int = 4
     """Levels of the noise filter; 0 = none."""
     exposure: float = 1.0
+    metered: float = 0.0
+    """Linear grey that the camera exposes the middle of the picture's tones for before exposure applies; 0 = no meter."""
+    tint: Rgb = (1.0, 1.0, 1.0)
+    """White balance: factors of linear red, green and blue."""
     vignette: float = 0.12
     """Darkening in the corners."""
     noise: float = 1.0
@@ -197,6 +201,10 @@ def _image(values: np.ndarray, rows: np.ndarray, size: tuple[int, int]) -> np.nd
 def _develop(light: np.ndarray, k: int, effects: Effects) -> np.ndarray:
     """Return (H, W, 3) uint8: vignette, exposure, film curve, box filter over k x k samples, sRGB, noise."""
     h, w = light.shape[0] // k, light.shape[1] // k
+    light = light * np.array(effects.tint, np.float32)
+    if effects.metered:
+        grey = 0.2126 * light[..., 0] + 0.7152 * light[..., 1] + 0.0722 * light[..., 2]
+        light *= np.float32(effects.metered / max(float(np.exp(np.log(grey + 1e-3).mean())), 1e-3))
     y, x = np.mgrid[: h * k, : w * k]
     off = ((x + 0.5) / (w * k) * 2 - 1) ** 2 + ((y + 0.5) / (h * k) * 2 - 1) ** 2
     light = light * (effects.exposure * (1 - effects.vignette * (off / 2) ** 1.5))[..., None].astype(np.float32)
