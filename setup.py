@@ -44,6 +44,7 @@ EXTRAS = {
     "lyra2": ["torch>=2.7", "diffusers>=0.35", "transformers>=4.51", "safetensors>=0.4", "accelerate>=1.10",
               "peft>=0.15"],
     "rl": ["torch>=2.7", "stable-baselines3>=2.7"],
+    "exr": ["OpenEXR>=3.3"],
     "explore": ["viser>=1.0"],
     "cluster": ["ray[default]>=2.44"],
     "dev": ["pytest>=8", "pytest-xdist>=3.5", "ruff>=0.12", "pyright>=1.1.400", "packaging>=23", "setuptools>=68", "wheel"],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -13,7 +14,9 @@ from lyra_core.io.images import read_depth, read_image, write_depth, write_image
 from lyra_core.io.meshes import load_collision_parts, load_surface_mesh, save_collision_parts, save_surface_mesh
 from lyra_core.types import Camera, DepthEstimate, Frame, Photo, PhotoReading, Trajectory
 
+FLOOR_MASK = "build/floor_mask.png"
 PHOTO, READING, ESTIMATE, NOTES = "photo.png", "build/reading.npz", "build/estimate.npz", "build/notes.json"
+DRAWN = "build/variation.json"
 LAYOUT_FILES = ("build/layout.npz", "build/layout.glb", "build/places.npz")
 
 
@@ -26,14 +29,23 @@ def save_photo(folder: Path, photo: Photo) -> list[str]:
         "focal_px": photo.focal_px,
         "focal_source": photo.focal_source,
         "licence": photo.licence,
+        "intrinsics": None if photo.intrinsics is None else list(photo.intrinsics),
+        "orientation": photo.orientation,
+        "floor_mask": photo.floor_mask is not None,
     }
     write_json(folder / "build/photo.json", facts)
-    return [PHOTO, "build/photo.json"]
+    if photo.floor_mask is None:
+        return [PHOTO, "build/photo.json"]
+    write_image(folder / FLOOR_MASK, photo.floor_mask.astype(np.uint8) * 255)
+    return [PHOTO, "build/photo.json", FLOOR_MASK]
 
 
 def load_photo_files(folder: Path) -> Photo:
     """Read what save_photo wrote."""
-    return Photo(rgb=read_image(folder / PHOTO), **read_json(folder / "build/photo.json"))
+    facts = read_json(folder / "build/photo.json")
+    intrinsics, masked = facts.pop("intrinsics", None), facts.pop("floor_mask", False)
+    mask = read_image(folder / FLOOR_MASK)[..., 0] > 127 if masked else None
+    return Photo(read_image(folder / PHOTO), **facts, intrinsics=tuple(intrinsics) if intrinsics else None, floor_mask=mask)
 
 
 def save_estimate(folder: Path, reading: PhotoReading, estimate: DepthEstimate) -> list[str]:
@@ -51,6 +63,7 @@ def save_estimate(folder: Path, reading: PhotoReading, estimate: DepthEstimate) 
         T_world_camera=estimate.T_world_camera,
         labels=estimate.labels,
         depth=estimate.depth,
+        **({} if estimate.measured is None else {"measured": estimate.measured}),
     )
     write_json(
         folder / NOTES,
@@ -96,6 +109,7 @@ def load_estimate(folder: Path) -> tuple[PhotoReading, DepthEstimate]:
         said["source"],
         said["scale_sigma"],
         tuple(said["notes"]),
+        b.get("measured"),
     )
     return reading, estimate
 
@@ -108,13 +122,21 @@ def _camera(arrays: dict[str, np.ndarray]) -> Camera:
     return Camera(arrays["K"], int(arrays["size"][0]), int(arrays["size"][1]))
 
 
-def save_layout(folder: Path, layout: ExplicitWorld) -> list[str]:
-    """Write an explicit world."""
+def save_layout(folder: Path, layout: ExplicitWorld, *, drawn: dict[str, Any] | None = None) -> list[str]:
+    """Write an explicit world, and of a variation what was drawn for it."""
     mesh, parts, places = (folder / name for name in LAYOUT_FILES)
     save_surface_mesh(mesh, layout.mesh)
     save_collision_parts(parts, layout.parts)
     write_npz(places, places=layout.places)
-    return list(LAYOUT_FILES)
+    if drawn is None:
+        return list(LAYOUT_FILES)
+    write_json(folder / DRAWN, drawn)
+    return [*LAYOUT_FILES, DRAWN]
+
+
+def load_drawn(folder: Path) -> dict[str, Any]:
+    """Read what was drawn for a variation; empty for a plain world."""
+    return read_json(folder / DRAWN) if (folder / DRAWN).is_file() else {}
 
 
 def load_layout(folder: Path) -> ExplicitWorld:

@@ -34,6 +34,9 @@ Config = Annotated[str | None, _arg("FILE|NAME", "standard")]
 Seed = Annotated[int | None, _arg("INT", _DEFAULTS.seed)]
 Size = Annotated[Quality | None, _arg("{draft,standard,full}", _DEFAULTS.quality)]
 Focal = Annotated[str | None, _arg("28mm|900px", "EXIF, else estimated")]
+Intrinsics = Annotated[str | None, _arg("FX,FY,CX,CY", "none")]
+FloorMask = Annotated[str | None, _arg("PNG", "none")]
+Horizon = Annotated[str | None, _arg("ROW[,ROLL]", "estimated")]
 Height = Annotated[float | None, _arg("METRES", _DEFAULTS.photo.camera_height)]
 Scene = Annotated[Literal["auto", "indoor", "outdoor"] | None, _arg("{auto,indoor,outdoor}", _DEFAULTS.photo.scene)]
 CameraPath = Annotated[str | None, _arg("PRESET|FILE", _DEFAULTS.generate.trajectory)]
@@ -42,6 +45,10 @@ Generator = Annotated[str | None, _arg("NAME|CLASS", _DEFAULTS.generate.generato
 Server = Annotated[str | None, _arg("URL", "none")]
 Depth = Annotated[str | None, _arg("NAME|CLASS", _DEFAULTS.depth.provider)]
 DepthFile = Annotated[str | None, _arg("FILE", "none")]
+DepthUnit = Annotated[Literal["auto", "m", "cm", "mm"] | None, _arg("{auto,m,cm,mm}", _DEFAULTS.depth.unit)]
+DepthKind = Annotated[Literal["auto", "depth", "inverse", "range"] | None, _arg("{auto,depth,inverse,range}", _DEFAULTS.depth.kind)]
+DepthConfidence = Annotated[str | None, _arg("FILE", "none")]
+DepthModel = Annotated[str | None, _arg("ID|DIR", "the provider's")]
 Prompt = Annotated[str | None, _arg("TEXT", "none")]
 Preset = Annotated[Literal["repo", "paper", "custom"] | None, _arg("{repo,paper,custom}", _DEFAULTS.generate.lyra2.preset)]
 Weights = Annotated[str | None, _arg("DIR", "$LYRA_WORLDS_MODELS, else the user's cache")]
@@ -50,15 +57,20 @@ Vram = Annotated[str | None, _arg("auto|24|48|80", _DEFAULTS.generate.lyra2.vram
 Captions = Annotated[str | None, _arg("FILE", "none")]
 FrameDepth = Annotated[str | None, _arg("NAME|CLASS", _DEFAULTS.depth.frames_provider)]
 Licence = Annotated[str | None, _arg("TEXT", _DEFAULTS.photo.licence)]
+Variations = Annotated[int | None, _arg("N", "one plain world")]
+KeepAppearance = Annotated[bool, tyro.conf.FlagCreatePairsOff]
 AsJson = Annotated[bool, tyro.conf.FlagCreatePairsOff, tyro.conf.arg(name="json")]
 
 
 def create(
     photo: Positional[Path], *, output: Folder, config: Config = None, seed: Seed = None, quality: Size = None,
-    focal: Focal = None, camera_height: Height = None, scene: Scene = None, trajectory: CameraPath = None,
-    frames: Frames = None, generator: Generator = None, server: Server = None, depth: Depth = None, depth_file: DepthFile = None,
-    frame_depth: FrameDepth = None, prompt: Prompt = None, captions: Captions = None, preset: Preset = None,
-    weights: Weights = None, distilled: Distilled = False, vram: Vram = None, photo_licence: Licence = None,
+    focal: Focal = None, intrinsics: Intrinsics = None, camera_height: Height = None, horizon: Horizon = None,
+    floor_mask: FloorMask = None, scene: Scene = None, trajectory: CameraPath = None, frames: Frames = None,
+    generator: Generator = None, server: Server = None, depth: Depth = None, depth_file: DepthFile = None,
+    depth_unit: DepthUnit = None, depth_kind: DepthKind = None, depth_confidence: DepthConfidence = None,
+    depth_model: DepthModel = None, frame_depth: FrameDepth = None, prompt: Prompt = None, captions: Captions = None,
+    preset: Preset = None, weights: Weights = None, distilled: Distilled = False, vram: Vram = None, photo_licence: Licence = None,
+    variations: Variations = None, keep_appearance: KeepAppearance = False,
     keep: Literal["all", "training"] = "all", quiet: Quiet = False, as_json: AsJson = False,
 ) -> None:
     """Make a world folder from one photo. Run again after a crash or Ctrl-C, it goes on where it stopped.
@@ -70,14 +82,22 @@ def create(
         seed: Decides what the photo does not show.
         quality: Sizes of frames, textures and meshes.
         focal: Focal length: 35 mm equivalent, or pixels of the photo.
+        intrinsics: Focal lengths and principal point in pixels of the upright photo, in place of --focal.
         camera_height: Height of the camera above the floor [m]; sets the metric scale.
+        horizon: Where the horizon crosses the picture's middle column, as a share of its height from the top, such as 0.42; then,
+            if known, by how many degrees it rises to the right, such as 0.42,-2.
+        floor_mask: Picture in the photo's shape, white where floor is seen.
         scene: Kind of place.
         trajectory: Camera path: walk_forward, look_around, orbit, zoom_in_out, loop, tour, or a Lyra .npz file.
         frames: Number of frames, 1 + 80 k.
         generator: Generator's name or module:Class.
         server: http://HOST:PORT of a running official Lyra 2.0 server, for generator lyra2-server.
         depth: Depth provider: geometric, file, depth_anything, depth_anything_3, or module:Class.
-        depth_file: Depth of the photo from a file (.npy or .npz in metres, 16-bit .png in millimetres).
+        depth_file: Depth of the photo from a file: .npy, .npz, .exr, .tiff or 16-bit .png.
+        depth_unit: Unit of the depth file; auto: integers are millimetres, floating-point numbers metres.
+        depth_kind: Distance along the optical axis, one over it (per metre), or distance along each ray.
+        depth_confidence: Confidence of the depth file's pixels (8-bit .png or .npy); the lowest level is dropped.
+        depth_model: Model of the network depth providers: hub id or folder.
         frame_depth: Depth of generated frames, for generators that make none: depth_anything, depth_anything_3, or module:Class.
         prompt: Caption for text-conditioned generators.
         captions: Lyra's captions.json: one caption per chunk of 80 frames, in place of the prompt.
@@ -86,6 +106,9 @@ def create(
         distilled: Generator lyra2: four steps without guidance, about 15 times as fast.
         vram: Generator lyra2: memory to plan for [GB].
         photo_licence: Licence of the photo, carried into the world.
+        variations: Make so many worlds of the photo in DIR/variation_000, ...: the same seen part; other unseen parts, loose
+            things, light and paint. Number 0 is the plain world.
+        keep_appearance: Variations keep the photo's light and colours.
         keep: all, or training: without frames, depth and video.
         quiet: Print nothing but errors.
         as_json: Progress as one JSON object per line.
@@ -94,8 +117,14 @@ def create(
         raise ConfigError(f"--depth-file: got provider {depth!r} beside it, expected --depth file or none")
     given = {
         "seed": seed, "quality": quality,
-        "photo": {"focal": focal, "camera_height": camera_height, "scene": scene, "licence": photo_licence},
-        "depth": {"provider": "file" if depth_file else depth, "path": depth_file, "frames_provider": frame_depth},
+        "photo": {
+            "focal": focal, "intrinsics": intrinsics, "camera_height": camera_height, "horizon": horizon, "floor_mask": floor_mask,
+            "scene": scene, "licence": photo_licence,
+        },
+        "depth": {
+            "provider": "file" if depth_file else depth, "path": depth_file, "unit": depth_unit, "kind": depth_kind,
+            "confidence": depth_confidence, "model": depth_model, "frames_provider": frame_depth,
+        },
         "generate": {
             "generator": generator, "server": server, "trajectory": trajectory, "frames": frames, "prompt": prompt,
             "captions": captions,
@@ -107,7 +136,13 @@ def create(
         cfg = replace(cfg, quality="full")  # the size the model was trained at
     if server is not None and cfg.generate.generator != "lyra2-server":
         raise ConfigError(f"--server: got generator {cfg.generate.generator!r} beside it, expected --generator lyra2-server")
+    if keep_appearance:
+        cfg = replace(cfg, variation=replace(cfg.variation, paint=0.0, lighting=0.0))
     given = {"photo_path": photo, "folder": output, "cfg": cfg, "keep": keep}
+    if variations is not None:
+        worlds = _run("lyra_core.variations:build_variations", {**given, "count": variations}, quiet, as_json)
+        _say_listing(output, worlds, quiet, as_json)
+        return
     _say_where(_run("lyra_core.pipeline:build_world", given, quiet, as_json), quiet, as_json)
 
 
@@ -159,8 +194,10 @@ def episodes(
     from lyra_core.navigation import sample_episodes, save_episodes
 
     path = output or world / "episodes_custom.json.gz"
-    found = sample_episodes(World(world).free_space, np.random.default_rng(seed), count=count, radius=radius,
-                            min_distance=min_distance, max_distance=max_distance)
+    opened = World(world)
+    info = {key: opened.manifest[key] for key in ("scale_sigma",) if key in opened.manifest}
+    found = sample_episodes(opened.free_space, np.random.default_rng(seed), count=count, radius=radius,
+                            min_distance=min_distance, max_distance=max_distance, info=info)
     save_episodes(path, found)
     lengths = [episode.geodesic_distance for episode in found]
     spread = f", {min(lengths):.1f} to {max(lengths):.1f} m long" if lengths else ""
@@ -187,7 +224,7 @@ def _without_none(values: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in pairs if value is not None and value != {}}
 
 
-def _run(target: str, given: dict[str, Any], quiet: bool, as_json: bool) -> World:
+def _run(target: str, given: dict[str, Any], quiet: bool, as_json: bool) -> Any:
     """Run a pipeline function as a job, show its progress, and stop it at its next step on Ctrl-C."""
     from lyra_core.jobs.runner import submit
 
@@ -217,6 +254,15 @@ def _shown(quiet: bool, as_json: bool) -> Iterator[Callable[[ProgressEvent], Non
     else:
         with ProgressRich() as bars:
             yield bars.show
+
+
+def _say_listing(folder: Path, worlds: list[World], quiet: bool, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps({"event": "done", "worlds": [str(world.folder) for world in worlds]}))
+    elif not quiet:
+        print(f"{len(worlds)} worlds: {folder}\n  what differs   {folder / 'variations.json'}"
+              f"\n  look           {worlds[-1].folder / 'report.html'}")
+    sys.stdout.flush()
 
 
 def _say_where(world: World, quiet: bool, as_json: bool) -> None:

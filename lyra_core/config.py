@@ -25,6 +25,13 @@ class PhotoCfg:
 
     focal: str | None = None
     """Focal length: '28mm' (35 mm equivalent) or '900px' of the photo. None: EXIF, else estimated."""
+    intrinsics: str | None = None
+    """'fx,fy,cx,cy' [px of the upright photo, its upper left corner = (0, 0)], in place of the focal length."""
+    floor_mask: str | None = None
+    """Picture in the photo's shape, white where floor is seen; in place of the floor found."""
+    horizon: str | None = None
+    """'ROW' or 'ROW,ROLL': where the horizon crosses the picture's middle column, as a share of its height from the top (it may
+    lie outside), and by how many degrees it rises to the right (estimated when not given)."""
     camera_height: float = 1.5
     """Height of the camera above the floor [m]; sets the metric scale."""
     scene: Literal["auto", "indoor", "outdoor"] = "auto"
@@ -40,13 +47,21 @@ class DepthCfg:
     provider: str = "geometric"
     """'geometric', 'file', 'depth_anything', 'depth_anything_3', or 'module:Class'."""
     path: str | None = None
-    """Depth file for provider 'file' (.npy or .npz in metres, 16-bit .png in millimetres; NaN or 0 = unknown)."""
+    """Depth file for provider 'file': .npy, .npz, .exr, .tiff or 16-bit .png of the upright photo; NaN or 0 = unknown."""
+    unit: Literal["auto", "m", "cm", "mm"] = "auto"
+    """Unit of the depth file; 'auto': integers are millimetres, floating-point numbers metres."""
+    kind: Literal["auto", "depth", "inverse", "range"] = "auto"
+    """What the depth file holds: distance along the optical axis ('depth'), one over it ('inverse', per metre), or distance along
+    each ray ('range'); 'auto': depth, and a file that looks like inverse depth is refused."""
+    confidence: str | None = None
+    """Confidence of the depth file's pixels: 8-bit .png or .npy of its size. Levels 0, 1, 2 of phones: 0 is dropped; else less
+    than half of the highest is dropped."""
     frames_provider: str = "auto"
     """Depth of generated frames: 'depth_anything', 'depth_anything_3', 'module:Class'; 'auto': the photo's if it can."""
     frame_stride: int = 4
     """Every n-th generated frame gets depth; divides 80 and the cache's stride."""
     model: str | None = None
-    """Model of the depth_anything providers: hub id or folder. None: metric Depth Anything V2 Small, or V3's nested giant."""
+    """Model of the network providers: hub id or folder. None: metric Depth Anything V2 Small or V3's nested giant."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,8 +169,24 @@ class NavigationCfg:
     """Height band that must be free [m]."""
     step: float = 0.1
     """Highest step that the base climbs [m]."""
+    slope: float = 15.0
+    """Steepest slope that the base climbs [degrees]; a wheelchair ramp of 1:12 has 4.8."""
     episodes: int = 50
     """Episodes written with the world."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class VariationCfg:
+    """One of several worlds of a photo; for generators with one explicit world (others vary by their seed alone)."""
+
+    index: int = 0
+    """0 = the plain world, in which nothing below is used."""
+    clutter: int = 8
+    """Most loose things that stand on unseen floor, where they leave every way open."""
+    paint: float = 1.0
+    """How far the colours of unseen floors, walls, ceilings and objects go from the photo's to drawn ones; 0 = kept."""
+    lighting: float = 1.0
+    """Strength of drawn exposure, white balance, tone curve and direction of light; 0 = the photo's light."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,6 +203,7 @@ class WorldCfg:
     surface: SurfaceCfg = field(default_factory=SurfaceCfg)
     splats: SplatCfg = field(default_factory=SplatCfg)
     navigation: NavigationCfg = field(default_factory=NavigationCfg)
+    variation: VariationCfg = field(default_factory=VariationCfg)
 
 
 PRESETS: dict[str, dict[str, Any]] = {
@@ -199,11 +231,16 @@ LIMITS: dict[str, tuple[float, float]] = {
     "robot_radius": (0.05, 2.0),
     "robot_height": (0.1, 5.0),
     "step": (0.0, 0.5),
+    "slope": (0.0, 44.0),
     "steps": (1, 1000),
     "shift": (0.1, 100.0),
     "guidance": (0.0, 100.0),
     "server_timeout": (1.0, 86400.0),
     "episodes": (0, 100_000),
+    "index": (0, 999),
+    "clutter": (0, 100),
+    "paint": (0.0, 1.0),
+    "lighting": (0.0, 1.0),
 }
 """Field -> lowest and highest value, in the field's unit."""
 

@@ -20,6 +20,7 @@ from lyra_core.generate.loop import check_depth_stride
 from lyra_core.io.files import sha256_file
 from lyra_core.io.video import require_ffmpeg
 from lyra_core.jobs.progress import Progress, ProgressNull
+from lyra_core.photo.camera import Horizon
 from lyra_core.photo.load import load_photo
 from lyra_core.splats.feed_forward import check_feed_forward
 from lyra_core.types import Photo
@@ -56,13 +57,18 @@ def build_world(
     _check_settings(cfg, keep)
     if keep == "training":
         cfg = replace(cfg, splats=replace(cfg.splats, max_count=min(cfg.splats.max_count, TRAINING_SPLATS)))
-    photo = load_photo(Path(photo_path), focal=cfg.photo.focal, licence=cfg.photo.licence)
+    given = cfg.photo
+    photo = load_photo(
+        Path(photo_path), focal=given.focal, intrinsics=given.intrinsics, floor_mask=given.floor_mask, licence=given.licence
+    )
     weights = check_backends(cfg, photo)
     segment = segments.check_segment(cfg.generate.trajectory, cfg.generate.frames)
     recipe = {
         "photo": photo.sha256,
         "config": _portable(cfg),
         "depth_file": _file_hash(cfg.depth.path),
+        "depth_confidence": _file_hash(cfg.depth.confidence),
+        "floor_mask": _file_hash(cfg.photo.floor_mask),
         "captions": load_captions(cfg.generate.captions) if cfg.generate.captions else {},
         "weights": weights,
         "segments": [segment],
@@ -143,20 +149,33 @@ def _make(build: WorldBuild, cfg: WorldCfg, *, photo: Photo | None, keep: str, p
     context = stages.Context(build.folder, cfg, photo, build)
     settings = _portable(cfg)
     with single_threaded_blas():
-        run("photo", context.photo, version=1, inputs={"photo": build.manifest["photo"]["sha256"], "settings": settings["photo"]})
+        recipe = build.manifest["recipe"]
+        depth_files = [recipe.get(name) for name in ("depth_file", "depth_confidence")]
+        run(
+            "photo",
+            context.photo,
+            version=1,
+            inputs={"photo": build.manifest["photo"]["sha256"], "mask": recipe.get("floor_mask"), "settings": settings["photo"]},
+        )
         run(
             "estimate",
             context.estimate,
             version=1,
             after=("photo",),
-            inputs={"settings": [settings["photo"], settings["depth"], cfg.quality, build.manifest["recipe"]["depth_file"]]},
+            inputs={"settings": [settings["photo"], settings["depth"], cfg.quality, *depth_files]},
         )
         run(
             "layout",
             context.layout,
             version=1,
             after=("photo", "estimate"),
-            inputs={"generator": cfg.generate.generator, "seed": cfg.seed, "quality": cfg.quality},
+            inputs={
+                "generator": cfg.generate.generator,
+                "seed": cfg.seed,
+                "quality": cfg.quality,
+                # Loose things stand where this robot still passes.
+                **({"variation": [settings["variation"], settings["navigation"]]} if cfg.variation.index else {}),
+            },
         )
         run(
             "trajectory",
@@ -186,8 +205,8 @@ def _make(build: WorldBuild, cfg: WorldCfg, *, photo: Photo | None, keep: str, p
         run(
             "navigation",
             context.navigation,
-            version=1,
-            after=("lift",),
+            version=2,
+            after=("estimate", "lift"),
             inputs={"settings": settings["navigation"], "seed": cfg.seed},
         )
         run("usd", context.usd, version=1, after=("lift", "photo"), inputs={"recipe": build.manifest["recipe_id"]})
@@ -242,6 +261,8 @@ def single_threaded_blas() -> Iterator[None]:
 def _check_settings(cfg: WorldCfg, keep: str) -> None:
     """Refuse what needs neither the photo nor the folder to be refused."""
     check_limits(cfg)
+    if cfg.photo.horizon is not None:
+        Horizon.parse(cfg.photo.horizon)
     check_frame_count(cfg.generate.frames)
     if keep not in KEEPS:
         raise ConfigError(f"keep: got {keep!r}, expected one of {', '.join(KEEPS)}")
@@ -287,7 +308,8 @@ def _check_weights(build: WorldBuild, cfg: WorldCfg) -> None:
 def _portable(cfg: WorldCfg) -> dict[str, Any]:
     """Settings without paths of this machine: files are identified by their content."""
     values = to_dict(cfg)
-    values["depth"]["path"] = None
+    values["depth"].update(path=None, confidence=None)
+    values["photo"]["floor_mask"] = None
     values["generate"]["captions"] = None
     values["generate"]["lyra2"].update(weights=None, device="auto")
     values["generate"]["trajectory"] = segments.trajectory_name(cfg.generate.trajectory)

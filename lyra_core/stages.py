@@ -61,10 +61,11 @@ from lyra_core.types import Camera, CollisionPart, DepthEstimate, Episode, Frame
 from lyra_core.usd.check import check_winding
 from lyra_core.usd.stage import write_stage
 from lyra_core.usd.validate import validate_stage
+from lyra_core.variations import varied
 
 KEYFRAME_STRIDE = 4
 """Every n-th frame is lifted."""
-ROBOT_INPUTS = ("cell", "robot_radius", "robot_height", "step")
+ROBOT_INPUTS = ("cell", "robot_radius", "robot_height", "step", "slope")
 """Settings of NavigationCfg that decide where the robot fits."""
 EPISODE_STREAM = 17
 """Sets the episodes' random stream apart from the other streams of a seed."""
@@ -107,7 +108,11 @@ class Context:
         if not is_explicit(generator):
             return []
         self._prepare(generator)
-        return build_files.save_layout(self.folder, generator.explicit_world())
+        world, drawn = generator.explicit_world(), None
+        if self.cfg.variation.index:
+            estimate = self.reading_and_estimate[1]
+            world, drawn = varied(world, self.cfg, camera=estimate.camera, T_world_camera=estimate.T_world_camera)
+        return build_files.save_layout(self.folder, world, drawn=drawn)
 
     @cached_property
     def generator(self) -> Any:
@@ -324,7 +329,8 @@ class Context:
         save_free_space(self.folder / "navigation.npz", space)
         save_occupancy_map(self.folder / "occupancy_map", space)
         rng = np.random.default_rng([self.cfg.seed, EPISODE_STREAM])
-        episodes = sample_episodes(space, rng, count=cfg.episodes, radius=cfg.robot_radius, graph=graph)
+        info = {"scale_sigma": round(float(self.reading_and_estimate[1].scale_sigma), 4)}
+        episodes = sample_episodes(space, rng, count=cfg.episodes, radius=cfg.robot_radius, graph=graph, info=info)
         save_episodes(self.folder / "episodes.json.gz", episodes)
         return ["navigation.npz", "occupancy_map/map.yaml", "occupancy_map/map.png", "episodes.json.gz"]
 
@@ -387,6 +393,7 @@ class Context:
             scene_kind=reading.scene_kind,
             scale_sigma=round(float(estimate.scale_sigma), 4),
             notes=[*reading.notes, *estimate.notes],
+            variation=self._variation(),
             statistics={
                 **numbers,
                 "triangles": len(mesh.faces),
@@ -397,6 +404,14 @@ class Context:
             },
         )
         self._build.save()
+
+    def _variation(self) -> dict[str, Any]:
+        """Say which variation of its photo this world is, and what was drawn for it."""
+        index = self.cfg.variation.index
+        drawn = build_files.load_drawn(self.folder) if index else {}
+        differs = ["unseen parts", *sorted(name for name, value in drawn.items() if value)] if index else []
+        return {"index": index, "photo_sha256": self.photo_file.sha256, "seed": self.cfg.seed, "differs_in": differs,
+                "randomised": drawn}
 
     def report(self) -> list[str]:
         """Draw the report for people."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -125,9 +126,29 @@ class Photo:
     focal_source: str = "none"
     """'exif', 'user' or 'none'."""
     licence: str = "unknown"
+    intrinsics: tuple[float, float, float, float] | None = None
+    """fx, fy, cx, cy [px of rgb, its upper left corner = (0, 0)]; None = square pixels and a principal point in the middle."""
+    orientation: int = 1
+    """The file's EXIF orientation, already applied to rgb; 1 = as the sensor saw it."""
+    floor_mask: np.ndarray | None = None
+    """(H, W) bool, True where the user says floor is seen; None = not said."""
 
     def __post_init__(self) -> None:
         _check("Photo.rgb", self.rgb, (None, None, 3))
+        if self.floor_mask is not None:
+            _check("Photo.floor_mask", self.floor_mask, self.rgb.shape[:2])
+
+    def camera(self, focal_px: float, width: int, height: int) -> Camera:
+        """Return the camera of rgb resampled to width x height [px].
+
+        Args:
+            focal_px: focal length [px of that size], used where the intrinsics are not known.
+        """
+        if self.intrinsics is None:
+            return Camera.from_focal(focal_px, width, height)
+        fx, fy, cx, cy = self.intrinsics
+        full = Camera(np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1.0]]), self.rgb.shape[1], self.rgb.shape[0])
+        return full.resized(width, height)
 
 
 @dataclass(frozen=True)
@@ -186,10 +207,18 @@ class DepthEstimate:
     """Name of the provider."""
     scale_sigma: float
     notes: tuple[str, ...] = ()
+    measured: np.ndarray | None = None
+    """(H, W) bool, True where the depth was measured rather than filled in; None = an estimated layout."""
 
     def __post_init__(self) -> None:
-        _check("DepthEstimate.depth", self.depth, (self.camera.height, self.camera.width))
-        _check("DepthEstimate.labels", self.labels, (self.camera.height, self.camera.width))
+        size = (self.camera.height, self.camera.width)
+        _check("DepthEstimate.depth", self.depth, size)
+        _check("DepthEstimate.labels", self.labels, size)
+        if self.measured is not None:
+            _check("DepthEstimate.measured", self.measured, size)
+            if self.measured.dtype != bool or np.isnan(self.depth[self.measured]).any():
+                raise InputError("DepthEstimate.measured: got another type than bool or True where depth is NaN, "
+                                 "expected bool and True only where depth is known")
 
 
 @dataclass(frozen=True)
@@ -306,6 +335,42 @@ class FreeSpace:
     """(rows, cols) uint8 of Provenance of the floor below; 255 = no floor."""
     robot_height: float
     """Height band checked [m]."""
+    height: np.ndarray | None = None
+    """(rows, cols) float32 height of the floor [m], NaN = no floor; None = level ground at 0."""
+    traversability: np.ndarray | None = None
+    """(rows, cols) float32: 1 = level ground, falling to 0 at the highest step or slope that the robot climbs; 0 where it cannot
+    be. None = 1 on every free cell."""
+
+    def __post_init__(self) -> None:
+        for name in ("height", "traversability"):
+            value = getattr(self, name)
+            if value is not None:
+                _check(f"FreeSpace.{name}", value, self.free.shape)
+
+    @cached_property
+    def is_level(self) -> bool:
+        """True if all free cells lie at 0."""
+        return self.height is None or not self.height[self.free].any()
+
+    def height_at(self, points: np.ndarray) -> np.ndarray:
+        """Return the height of the floor at points (N, 2) [m], (N,) float64: bilinear between the centres of free cells; where none
+        of the four is free, that of the point's own cell (NaN = no floor). 0 in a level space."""
+        if self.is_level or self.height is None:
+            return np.zeros(len(points))
+        place = (np.asarray(points, np.float64) - self.origin) / self.cell - 0.5
+        first = np.floor(place)
+        total, mass = np.zeros(len(points)), np.zeros(len(points))
+        rows, cols = self.height.shape
+        for di, dj in ((0, 0), (0, 1), (1, 0), (1, 1)):
+            offset = np.array([dj, di])
+            weight = np.abs(1.0 - offset - (place - first)).prod(1)
+            col, row = (first + offset).astype(np.int64).T
+            value = self.height[np.clip(row, 0, rows - 1), np.clip(col, 0, cols - 1)].astype(np.float64)
+            known = self.free[np.clip(row, 0, rows - 1), np.clip(col, 0, cols - 1)]
+            total += np.where(known, weight * np.nan_to_num(value), 0.0)
+            mass += np.where(known, weight, 0.0)
+        own = np.clip(np.rint(place).astype(np.int64), 0, [cols - 1, rows - 1])
+        return np.divide(total, mass, out=self.height[own[:, 1], own[:, 0]].astype(np.float64), where=mass > 1e-9)
 
     def traversable(self, radius: float) -> np.ndarray:
         """Return the cells where a disc of this radius [m] fits, (rows, cols) bool."""

@@ -27,6 +27,13 @@ class World:
         """world.json."""
         return read_json(self.folder / "world.json")
 
+    @property
+    def scale_sigma(self) -> float:
+        """Standard deviation of the metric scale (natural logarithm): with 68 % probability a length of 1 m here is between
+        exp(-scale_sigma) and exp(scale_sigma) m at the real place; so for all distances of its episodes. NaN where world.json does
+        not say."""
+        return float(self.manifest.get("scale_sigma", float("nan")))
+
     @cached_property
     def mesh(self) -> SurfaceMesh:
         """The textured visual mesh (mesh.npz)."""

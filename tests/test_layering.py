@@ -16,7 +16,7 @@ SOURCES = {"lyra_core": "lyra_core", "lyra_tasks": "tasks/lyra_tasks", "lyra_wor
 BASE = {"", "types", "errors", "config", "backends", "camera", "io", "rays"}
 STAGES = {"photo", "depth", "memory", "generate", "surface", "splats", "usd", "navigation", "physics", "scenes", "jobs", "batch",
           "report"}
-JOINS = {"world", "build", "build_files", "segments", "stages", "pipeline", "training"}
+JOINS = {"world", "build", "build_files", "segments", "stages", "pipeline", "variations", "training"}
 TOP = {"cli", "commands", "models_command", "doctor", "demo", "ranks", "__main__"}
 MAY_USE = {"lyra_core": {"lyra_core"}, "lyra_tasks": {"lyra_core", "lyra_tasks"}, "lyra_worlds": set(SOURCES)}
 OMNIVERSE = {"omni", "carb", "isaacsim"}

@@ -10,7 +10,7 @@ import numpy as np
 from lyra_core.camera.backdrop import column_centres, column_of
 from lyra_core.camera.upright import UprightRays, rotation_from_down, upright_rays
 from lyra_core.config import DepthCfg
-from lyra_core.depth.formats import read_depth_file, resampled_depth
+from lyra_core.depth.formats import read_confidence, read_depth_file, resampled_depth
 from lyra_core.depth.plane import fit_floor
 from lyra_core.depth.regions import components, standing_only, without_speckle
 from lyra_core.errors import ConfigError, InputError
@@ -32,7 +32,7 @@ class DepthFile:
     def __init__(self, cfg: DepthCfg) -> None:
         if cfg.path is None:
             raise ConfigError("depth: path: got None, expected a depth file for provider 'file'")
-        self.path = Path(cfg.path)
+        self.cfg, self.path = cfg, Path(cfg.path)
 
     def check(self, photo: Photo) -> None:
         """Read the file and compare its shape with the photo's, before a world is begun.
@@ -49,14 +49,20 @@ class DepthFile:
             InputError: the file cannot be used, or its shape is not that of the photo.
         """
         depth = resampled_depth(self._read(photo), reading.camera.width, reading.camera.height)
+        if self.cfg.kind == "range":
+            depth = (depth / np.linalg.norm(reading.camera.rays(), axis=-1)).astype(np.float32)
         return from_metric_depth(depth, reading, source="file", sigma=_SCALE_SIGMA, called="The depth file")
 
     def _read(self, photo: Photo) -> np.ndarray:
-        depth = read_depth_file(self.path)
+        depth = read_depth_file(self.path, unit=self.cfg.unit, kind=self.cfg.kind)
+        if self.cfg.confidence is not None:
+            depth[~read_confidence(Path(self.cfg.confidence), depth.shape)] = np.nan
         got, want = depth.shape[1] / depth.shape[0], photo.rgb.shape[1] / photo.rgb.shape[0]
         if abs(np.log(got / want)) > _ASPECT_TOLERANCE:
-            raise InputError(f"{self.path}: got {depth.shape[1]}x{depth.shape[0]} px, expected the shape of the photo, "
-                             f"{photo.rgb.shape[1]}x{photo.rgb.shape[0]} px or a multiple")
+            turned = abs(np.log(got * want)) <= _ASPECT_TOLERANCE and photo.orientation != 1
+            hint = "; the photo is stored lying down: turn the depth file upright as the photo is" if turned else ""
+            raise InputError(f"{self.path}: got {depth.shape[1]}x{depth.shape[0]} px, expected the shape of the upright photo, "
+                             f"{photo.rgb.shape[1]}x{photo.rgb.shape[0]} px or a multiple{hint}")
         return depth
 
 
@@ -87,7 +93,7 @@ def from_metric_depth(depth: np.ndarray, reading: PhotoReading, *, source: str, 
     unknown = float((labels == Label.UNLABELED).mean())
     if unknown > 0.02:
         notes.append(f"{called} leaves {100 * unknown:.0f} % of the picture unknown.")
-    return DepthEstimate(depth, labels, camera, T, ceiling_height, source, scale_sigma, tuple(notes))
+    return DepthEstimate(depth, labels, camera, T, ceiling_height, source, scale_sigma, tuple(notes), measured=known)
 
 
 def _heights(points: np.ndarray, T: np.ndarray) -> np.ndarray:

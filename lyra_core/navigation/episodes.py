@@ -19,7 +19,7 @@ from lyra_core.io.files import write_gzip
 from lyra_core.io.glb import to_y_up, to_z_up
 from lyra_core.navigation.disc import DiscSpace
 from lyra_core.navigation.freespace import home_island
-from lyra_core.navigation.geodesic import GeodesicField, GeodesicGraph, path_length
+from lyra_core.navigation.geodesic import GeodesicField, GeodesicGraph
 from lyra_core.types import Episode, FreeSpace
 
 RATIO_KEPT = 1.1
@@ -37,11 +37,12 @@ _FIELDS = {"episode_id", "scene_id", "start_position", "start_rotation", "info",
 
 def sample_episodes(
     space: FreeSpace, rng: np.random.Generator, *, count: int, radius: float = 0.3, min_distance: float = 1.0,
-    max_distance: float = 30.0, graph: GeodesicGraph | None = None,
+    max_distance: float = 30.0, graph: GeodesicGraph | None = None, info: dict[str, Any] | None = None,
 ) -> list[Episode]:
     """Sample point-goal episodes by Habitat's rules (generate_pointnav_episode).
 
-    Goals lie uniformly on the home island, three starts to a goal; the geodesic distance is within bounds; a start that is nearly
+    Goals lie uniformly on the home island, three starts to a goal, at the height of their ground; the geodesic distance, up and
+    down with the ground, is within bounds; a start that is nearly
     straight ahead (geodesic / straight line < 1.1) is kept with probability 20 (ratio - 0.98)^2. Instead of ten tries
     per goal the accepted start is drawn directly from its distribution, so an open room costs no more than a maze.
 
@@ -52,6 +53,7 @@ def sample_episodes(
         radius: robot radius [m].
         min_distance, max_distance: bounds of the geodesic distance [m].
         graph: of the space for this radius, if there is one already.
+        info: kept with every episode, such as the world's scale_sigma (the distances' uncertainty).
 
     Raises:
         InputError: bounds that exclude each other, or a world too small for them.
@@ -72,7 +74,8 @@ def sample_episodes(
         tries = 0 if found else tries + 1
         for start, goal, length in found:
             yaw = float(rng.uniform(0.0, 2.0 * math.pi))
-            episodes.append(Episode(str(len(episodes)), np.append(start, 0.0), yaw, np.append(goal, 0.0), length, radius))
+            ends = np.column_stack([np.stack([start, goal]), space.height_at(np.stack([start, goal]))])
+            episodes.append(Episode(str(len(episodes)), ends[0], yaw, ends[1], length, radius, dict(info or {})))
     return episodes
 
 
@@ -90,7 +93,7 @@ def _sample_goal(
     out = []
     for rank in np.searchsorted(weight, choices * weight[-1], side="right"):
         start = places[min(int(rank), len(places) - 1)]
-        length = path_length(graph.path(field, start))
+        length = graph.length(graph.path(field, start))
         if low <= length <= high:
             out.append((start, goal, length))
     return out
@@ -100,6 +103,9 @@ def _acceptance(field: GeodesicField, cells: np.ndarray, places: np.ndarray, low
     """Return Habitat's probability of keeping each start (N,)."""
     geodesic = field.distance[cells[:, 0], cells[:, 1]]
     straight = np.linalg.norm(places - field.goal, axis=1)
+    if not field.disc.space.is_level:
+        space = field.disc.space
+        straight = np.hypot(straight, space.height_at(places) - space.height_at(field.goal[None]))
     ratio = np.divide(geodesic, straight, out=np.ones_like(geodesic), where=(straight > 0) & np.isfinite(geodesic))
     keep = np.where(ratio < RATIO_KEPT, 20.0 * (ratio - 0.98) ** 2, 1.0)
     return np.where((geodesic >= low) & (geodesic <= high * 1.03), np.clip(keep, 0.0, 1.0), 0.0)

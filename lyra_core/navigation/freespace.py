@@ -1,4 +1,4 @@
-"""Free space from collision geometry: a top-down grid with clearance, islands and provenance."""
+"""Free space from collision geometry: a top-down grid with the ground's height, clearance, islands and provenance."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from scipy import ndimage
 
 from lyra_core.config import NavigationCfg
 from lyra_core.errors import WorldError
+from lyra_core.navigation.ground import Surfaces, climb, cover, edges, slopes, too_steep, traversability
 from lyra_core.navigation.rasterise import footprint
 from lyra_core.rays import make_ray_tracer
 from lyra_core.types import CollisionPart, FreeSpace, Label, Provenance, SurfaceMesh
@@ -22,18 +23,21 @@ MAX_CELLS = 40_000_000
 NEAR_CAMERA = 1.0
 """A photo taken over a bench stands on no traversable cell; the nearest one within this distance counts [m]."""
 LOOK_FROM, LOOK_DOWN = 0.1, 0.5
-"""The visual floor of a cell is looked for from this height, this far down [m]."""
+"""The visual floor of a cell is looked for from this height above its ground, this far down [m]."""
 
 
 def free_space(parts: list[CollisionPart], *, cfg: NavigationCfg) -> FreeSpace:
     """Build the grid of places where the robot can stand, before its radius is applied.
 
-    A cell is free if below its centre there is a surface that faces up within ``cfg.step`` of z = 0, if no triangle
-    touches the cell between ``cfg.step`` and ``cfg.robot_height``, and if it is not inside a solid part.
+    The ground of a cell is the surface that faces up within ``cfg.step`` of z = 0, or else one that can be climbed to from
+    there, cell by cell: neighbours are connected where their heights differ by at most ``cfg.step`` or the slope ``cfg.slope``
+    allows it. So kerbs and ramps are ground, stairs and stages are not, and a raised floor is where a ramp leads to it. A
+    cell is free if it has such ground, no triangle touches it between ``cfg.step`` and ``cfg.robot_height`` above the
+    ground, it is not inside a solid part, its slope is climbable, and it is not the upper side of an edge too high to climb.
 
     Args:
         parts: collision geometry, world frame (Z up) [m]; faces look towards free space.
-        cfg: cell size, step and robot height.
+        cfg: cell size, step, slope and robot height.
 
     Raises:
         WorldError: there is no floor, or the grid would be absurdly large.
@@ -46,12 +50,23 @@ def free_space(parts: list[CollisionPart], *, cfg: NavigationCfg) -> FreeSpace:
     if rows * cols > MAX_CELLS:
         raise WorldError(f"free space: got a floor of {(high - low).round(1).tolist()} m at {cfg.cell} m per cell, "
                          f"expected at most {MAX_CELLS} cells")
-    shape = (int(rows), int(cols))
-    provenance = _floor_below(floor, np.array([int(p.provenance) for p in parts], np.uint8)[floor_part], origin, cfg, shape)
-    blocked = footprint(_triangles(parts), origin, cfg.cell, shape, (cfg.step, cfg.robot_height))
-    free = (provenance != NO_FLOOR) & ~blocked
-    free &= ~_inside_solids(parts, free, origin, cfg)
-    return FreeSpace(origin.astype(np.float64), cfg.cell, free, clearance_of(free, cfg.cell), provenance, cfg.robot_height)
+    surfaces, triangles = Surfaces(floor, origin, cfg.cell, (int(rows), int(cols))), _triangles(parts)
+    every, start = np.arange(rows * cols), cfg.step + 1e-3
+    found = surfaces.below(every, np.full(len(every), start), reach=start + cfg.step)
+    height, face = (grid.reshape(surfaces.shape) for grid in found)
+    free = (face >= 0) & ~_occupied(triangles, height, face >= 0, origin, cfg)
+    free &= ~_inside_solids(parts, free, height, origin, cfg)
+    climbed = climb(surfaces, height, face, free, cfg)
+    if climbed.any():
+        standing = climbed & ~_occupied(triangles, height, climbed, origin, cfg)
+        free |= standing & ~_inside_solids(parts, standing, height, origin, cfg)
+    slope = slopes(height, np.where((face >= 0)[..., None], surfaces.normals[face], 0.0), cfg)
+    free &= ~edges(height, cfg) & ~too_steep(height, slope, cfg)
+    cover(surfaces, height, face, cfg)
+    provenance = np.array([int(p.provenance) for p in parts], np.uint8)[floor_part[face]]
+    return FreeSpace(origin.astype(np.float64), cfg.cell, free, clearance_of(free, cfg.cell),
+                     np.where(face >= 0, provenance, np.uint8(NO_FLOOR)), cfg.robot_height, height,
+                     traversability(height, slope, free, cfg))
 
 
 def clearance_of(free: np.ndarray, cell: float) -> np.ndarray:
@@ -96,17 +111,19 @@ def home_island(space: FreeSpace, radius: float) -> np.ndarray:
 
 
 def free_points(space: FreeSpace, radius: float, *, height: float = 0.5, count: int = 200) -> np.ndarray:
-    """Return about ``count`` points (N, 3) [m], evenly picked, at a height [m] above the home island."""
+    """Return about ``count`` points (N, 3) [m], evenly picked, at a height [m] above the ground of the home island."""
     cells = np.argwhere(home_island(space, radius))
     cells = cells[:: max(1, len(cells) // count)]
-    return np.insert(_centres(space.origin, space.cell, cells[:, 0], cells[:, 1]), 2, height, 1)
+    places = _centres(space.origin, space.cell, cells[:, 0], cells[:, 1])
+    return np.column_stack([places, space.height_at(places) + height])
 
 
 def with_seen_floor(space: FreeSpace, mesh: SurfaceMesh) -> FreeSpace:
     """Take each cell's provenance from the visual floor below it: finer than one value per collider."""
     floor = mesh.face_label == Label.FLOOR
     row, col = np.nonzero(space.provenance != NO_FLOOR)
-    origins = np.insert(_centres(space.origin, space.cell, row, col), 2, LOOK_FROM, 1).astype(np.float32)
+    ground = np.zeros(len(row)) if space.height is None else space.height[row, col]
+    origins = np.column_stack([_centres(space.origin, space.cell, row, col), ground + LOOK_FROM]).astype(np.float32)
     down = np.broadcast_to(np.array([0, 0, -1], np.float32), origins.shape)
     hits = make_ray_tracer(mesh.vertices, mesh.faces[floor]).cast(origins, down)
     hit = (hits.face >= 0) & (hits.t < LOOK_DOWN)
@@ -153,12 +170,12 @@ def _normal_z(triangles: np.ndarray) -> np.ndarray:
 
 
 def _upward_triangles(parts: list[CollisionPart], step: float) -> tuple[np.ndarray, np.ndarray]:
-    """Return the (F, 3, 3) triangles that can be floor near z = 0 and the index of the part of each (F,)."""
+    """Return the (F, 3, 3) triangles that can be ground and the index of the part of each (F,)."""
     triangles = _triangles(parts)
     part = np.repeat(np.arange(len(parts)), [len(p.faces) for p in parts])
     z = triangles[..., 2]
-    use = (_normal_z(triangles) >= MAX_SLOPE) & (z.min(1) <= step) & (z.max(1) >= -step)
-    if not use.any():
+    use = _normal_z(triangles) >= MAX_SLOPE
+    if not (use & (z.min(1) <= step) & (z.max(1) >= -step)).any():
         raise WorldError(f"free space: got {len(parts)} collision parts, none with a face that looks up within {step} m of z = 0; "
                          "expected a floor there (is it wound upside down?)")
     return triangles[use], part[use]
@@ -168,26 +185,26 @@ def _centres(origin: np.ndarray, cell: float, row: np.ndarray, col: np.ndarray) 
     return np.stack([origin[0] + (col + 0.5) * cell, origin[1] + (row + 0.5) * cell], 1)
 
 
-def _floor_below(
-    floor: np.ndarray, provenance: np.ndarray, origin: np.ndarray, cfg: NavigationCfg, shape: tuple[int, int]
+def _occupied(triangles: np.ndarray, height: np.ndarray, cells: np.ndarray, origin: np.ndarray, cfg: NavigationCfg) -> np.ndarray:
+    """Return those of the cells (rows, cols) that a triangle touches in the robot's height band above their ground.
+
+    Cells of nearly the same height share one band: from the lowest one's step, but above the ground's own rise, to the highest
+    one's head. It is exact where the ground is level.
+    """
+    out = np.zeros(cells.shape, bool)
+    level = np.round(np.where(cells, height, 0.0) / max(cfg.step / 4, 0.01))
+    for value in np.unique(level[cells]):
+        here = cells & (level == value)
+        low, high = float(height[here].min()), float(height[here].max())
+        own_rise = cfg.cell * float(np.tan(np.radians(cfg.slope))) if high > low else 0.0
+        band = (max(low + cfg.step, high + own_rise), high + cfg.robot_height)
+        out |= here & footprint(triangles, origin, cfg.cell, cells.shape, band)
+    return out
+
+
+def _inside_solids(
+    parts: list[CollisionPart], candidates: np.ndarray, height: np.ndarray, origin: np.ndarray, cfg: NavigationCfg
 ) -> np.ndarray:
-    """Return (rows, cols) uint8: provenance of the floor found by a ray down from ``step``, 255 = none within -step."""
-    tracer = make_ray_tracer(floor.reshape(-1, 3).astype(np.float32), np.arange(len(floor) * 3, dtype=np.int32).reshape(-1, 3))
-    out = np.full(shape[0] * shape[1], NO_FLOOR, np.uint8)
-    row, col = np.divmod(np.arange(out.size), shape[1])
-    centres = _centres(origin, cfg.cell, row, col)
-    start = cfg.step + 1e-3
-    # A ray through the very edge between two triangles can slip through; the second, shifted cast catches it.
-    for shift in ((0.0, 0.0), (0.0131 * cfg.cell, 0.0277 * cfg.cell)):
-        todo = np.flatnonzero(out == NO_FLOOR)
-        origins = np.column_stack([centres[todo] + shift, np.full(len(todo), start)]).astype(np.float32)
-        hits = tracer.cast(origins, np.tile(np.array([0, 0, -1], np.float32), (len(todo), 1)))
-        good = (hits.face >= 0) & (hits.t <= start + cfg.step)
-        out[todo[good]] = provenance[hits.face[good]]
-    return out.reshape(shape)
-
-
-def _inside_solids(parts: list[CollisionPart], candidates: np.ndarray, origin: np.ndarray, cfg: NavigationCfg) -> np.ndarray:
     """Return the candidate cells whose whole column is inside a closed part (a cupboard taller than the robot).
 
     Its surface does not touch the band there, so one ray up from the middle of the band decides: it leaves through
@@ -199,8 +216,8 @@ def _inside_solids(parts: list[CollisionPart], candidates: np.ndarray, origin: n
     if not len(solids) or not len(row):
         return inside
     tracer = make_ray_tracer(solids.reshape(-1, 3).astype(np.float32), np.arange(len(solids) * 3, dtype=np.int32).reshape(-1, 3))
-    middle = (cfg.step + cfg.robot_height) / 2
-    origins = np.column_stack([_centres(origin, cfg.cell, row, col), np.full(len(row), middle)]).astype(np.float32)
+    middle = height[row, col] + (cfg.step + cfg.robot_height) / 2
+    origins = np.column_stack([_centres(origin, cfg.cell, row, col), middle]).astype(np.float32)
     hits = tracer.cast(origins, np.tile(np.array([0, 0, 1], np.float32), (len(row), 1)))
     inside[row, col] = (hits.face >= 0) & (_normal_z(solids)[np.maximum(hits.face, 0)] > 0)
     return inside

@@ -1,4 +1,4 @@
-"""Geodesic distance: the length of the shortest path of a disc on the grid, and that path."""
+"""Geodesic distance: the length of the shortest path of a disc on the grid, up and down with the ground, and that path."""
 
 from __future__ import annotations
 
@@ -39,8 +39,14 @@ class GeodesicField:
         row, col = rows[:, None] + _NINE[:, 0], cols[:, None] + _NINE[:, 1]
         inside = (row >= 0) & (col >= 0) & (row < self.distance.shape[0]) & (col < self.distance.shape[1])
         near = np.where(inside, self.distance[row * inside, col * inside], np.inf)
-        out = (near + np.linalg.norm(self.disc.centres(row, col) - points[:, None, :], axis=2)).min(1)
+        offset = np.linalg.norm(self.disc.centres(row, col) - points[:, None, :], axis=2)
         straight = np.linalg.norm(points - self.goal, axis=1)
+        space = self.disc.space
+        if not space.is_level and space.height is not None:
+            here, there = space.height_at(points), space.height_at(self.goal[None])
+            rise = np.nan_to_num(space.height[row * inside, col * inside].astype(np.float64) - here[:, None])
+            offset, straight = np.hypot(offset, rise), np.hypot(straight, np.nan_to_num(here - there))
+        out = (near + offset).min(1)
         for i in np.flatnonzero(straight <= VISIBLE):
             if self.disc.segment_free(points[i], self.goal):
                 out[i] = straight[i]
@@ -69,12 +75,13 @@ class GeodesicGraph:
             to = padded[row + 2 + di, col + 2 + dj]
             for pi, pj in _between(di, dj):
                 to = np.where(padded[row + 2 + pi, col + 2 + pj] >= 0, to, -1)
-            length = np.hypot(di, dj) * disc.space.cell
-            if weight is None:
-                costs.append(np.full(len(row), length))
-            else:
-                end = weight[np.clip(row + di, 0, free.shape[0] - 1), np.clip(col + dj, 0, free.shape[1] - 1)]
-                costs.append(length * 0.5 * (weight[row, col] + end))
+            length = np.full(len(row), np.hypot(di, dj) * disc.space.cell)
+            end = np.clip(row + di, 0, free.shape[0] - 1), np.clip(col + dj, 0, free.shape[1] - 1)
+            if not disc.space.is_level and disc.space.height is not None:
+                rise = disc.space.height[end].astype(np.float64) - disc.space.height[row, col]
+                # A target without ground is no edge; the number only has to be finite.
+                length = np.hypot(length, np.nan_to_num(rise))
+            costs.append(length if weight is None else length * 0.5 * (weight[row, col] + weight[end]))
             targets.append(to)
         target, cost = np.stack(targets, 1), np.stack(costs, 1)
         open_ = target >= 0
@@ -110,7 +117,18 @@ class GeodesicGraph:
             nodes.append(node)
         rows, cols = np.nonzero(self.disc.traversable)
         middle = self.disc.centres(rows[nodes], cols[nodes])
-        return pull_tight(self.disc, np.concatenate([start[None], middle, field.goal[None]]))
+        path = np.concatenate([start[None], middle, field.goal[None]])
+        tight = pull_tight(self.disc, path)
+        # Straight in plan can lead over a hump that the path on the grid goes round.
+        return tight if self.length(tight) <= self.length(path) else path
+
+    def length(self, path: np.ndarray) -> float:
+        """Return the length of a path (N, 2) laid on the ground [m]."""
+        space = self.disc.space
+        if space.is_level:
+            return path_length(path)
+        fine = _subdivide(path, 0.25 * space.cell)
+        return path_length(np.column_stack([fine, space.height_at(fine)]))
 
     def _at(self, point: np.ndarray, name: str) -> int:
         rows, cols = self.disc.cells(point[None])
@@ -138,7 +156,7 @@ def pull_tight(disc: DiscSpace, path: np.ndarray) -> np.ndarray:
 
 
 def path_length(path: np.ndarray) -> float:
-    """Return the length of a polyline (N, 2) [m]."""
+    """Return the length of a polyline (N, 2) or (N, 3) [m]."""
     return float(np.linalg.norm(np.diff(path, axis=0), axis=1).sum())
 
 

@@ -7,13 +7,16 @@ one of its three vanishing points.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.optimize import minimize
 
 from lyra_core.camera.upright import direction_kernels, rotation_from_down
+from lyra_core.errors import ConfigError
 from lyra_core.photo.lines import MIN_SEGMENTS, Segments
+from lyra_core.types import Camera
 
 FOCAL_PRIOR = 0.85
 """Usual focal length in units of the long side (31 mm equivalent)."""
@@ -21,6 +24,7 @@ PITCH_PRIOR = np.deg2rad(4.0)
 """People hold cameras a little downwards [rad]."""
 MIN_GROUND = 0.24
 """Share of the picture's height that usually lies below the horizon: photos of places show the ground."""
+_HORIZON = re.compile(r"\s*(-?\d*\.?\d+)\s*(?:,\s*(-?\d*\.?\d+)\s*)?")
 _COARSE_FOCALS = (0.5, 0.62, 0.77, 0.95, 1.18, 1.5)
 _COARSE_PITCHES = np.deg2rad(np.arange(-27, 52, 3.0))
 _COARSE_ROLLS = np.deg2rad(np.arange(-15, 16, 3.0))
@@ -77,6 +81,76 @@ def find_camera(segments: Segments, width: int, height: int, *, focal: float | N
     return CameraPose(focal or float(np.exp(log_focal)), pitch, roll, float(np.mod(yaw, np.pi / 2)), support, True)
 
 
+def as_if_centred(segments: Segments, camera: Camera) -> Segments:
+    """Return the segments as a camera with square pixels and its principal point in the middle would see them, weights kept."""
+    fx, fy = float(camera.K[0, 0]), float(camera.K[1, 1])
+    focal = float(np.sqrt(fx * fy))
+    scale = np.array([focal / fx, focal / fy] * 2)
+    shift = np.array([camera.width / 2, camera.height / 2] * 2) - np.tile(camera.K[:2, 2], 2) * scale
+    ends = (segments.ends * scale + shift).astype(np.float32)
+    delta = ends[:, 2:] - ends[:, :2]
+    length = np.maximum(np.hypot(delta[:, 0], delta[:, 1]), 1e-6)
+    return Segments(ends, (ends[:, :2] + ends[:, 2:]) / 2, delta / length[:, None], segments.weight)
+
+
+@dataclass(frozen=True)
+class Horizon:
+    """Where the user says the horizon is."""
+
+    row: float
+    """Where it crosses the picture's middle column, as a share of the height from the top."""
+    roll: float | None
+    """By how much it rises to the right [rad]; None = not said."""
+
+    @staticmethod
+    def parse(text: str) -> Horizon:
+        """Read 'ROW' or 'ROW,ROLL' (share of the height, degrees).
+
+        Raises:
+            ConfigError: another form, a row outside -2..3 or a roll beyond 45 degrees.
+        """
+        match = _HORIZON.fullmatch(text)
+        row, roll = (float(match[1]), float(match[2] or 0)) if match else (np.inf, np.inf)
+        if not (-2 <= row <= 3 and abs(roll) <= 45):
+            raise ConfigError(f"horizon: got {text!r}, expected ROW or ROW,ROLL: the share of the picture's height from the top at "
+                              "which the horizon crosses its middle column (-2 to 3), and by how many degrees it rises to the "
+                              "right (-45 to 45)")
+        return Horizon(row, np.deg2rad(roll) if match and match[2] else None)
+
+    def pitch(self, focal: float, roll: float, camera: Camera) -> float:
+        """Return the pitch [rad] at which the horizon lies there; ``focal`` in units of the long side, as the segments are."""
+        across = (camera.width / 2 - camera.K[0, 2]) / camera.K[0, 0]
+        below = (self.row * camera.height - camera.K[1, 2]) / (focal * max(camera.width, camera.height))
+        return float(-np.arctan(below * np.cos(roll) + across * np.sin(roll)))
+
+
+def with_horizon(pose: CameraPose, horizon: Horizon, segments: Segments, camera: Camera, *, focal: float | None) -> CameraPose:
+    """Return the pose whose horizon is the given one; what it leaves open is fitted to the segments anew.
+
+    Args:
+        segments: as if seen by a centred camera.
+        camera: of the picture; its principal point counts.
+        focal: in units of the long side where it is known; None = estimate it.
+    """
+    long_side = max(camera.width, camera.height)
+    middle = (segments.middle - np.array([camera.width / 2, camera.height / 2], np.float32)) / np.float32(long_side)
+
+    def full(free: np.ndarray) -> np.ndarray:
+        log_focal = float(np.log(focal)) if focal is not None else float(free[2])
+        roll = float(free[1]) if horizon.roll is None else horizon.roll
+        return np.array([log_focal, horizon.pitch(np.exp(log_focal), roll, camera), roll, free[0]])
+
+    start = np.array([pose.yaw, pose.roll, np.log(pose.focal)])
+    if not pose.from_lines:
+        log_focal, pitch, roll, _ = full(start)
+        return replace(pose, pitch=float(pitch), roll=float(roll))
+    result = min((minimize(lambda free: _cost(full(free), middle, segments, None, camera.height / long_side),
+                           start + np.array([turn, 0.0, 0.0]), method="Nelder-Mead", options={"xatol": 2e-4, "fatol": 2e-5})
+                  for turn in np.deg2rad([0, 22, 45, 67])), key=lambda r: float(r.fun))
+    log_focal, pitch, roll, yaw = (float(round(x, 6)) for x in full(result.x))
+    return replace(pose, focal=focal or float(np.exp(log_focal)), pitch=pitch, roll=roll, yaw=float(np.mod(yaw, np.pi / 2)))
+
+
 def classify_segments(segments: Segments, pose: CameraPose, width: int, height: int) -> tuple[np.ndarray, np.ndarray]:
     """Return two (M,) bool: segments that are upright in the world and no others, and segments that are level along an axis."""
     if not (pose.from_lines and len(segments.ends)):
@@ -102,7 +176,7 @@ def _down(pitch: float, roll: float) -> np.ndarray:
 def _prior_cost(log_focal: float, pitch: float, roll: float, height: float) -> float:
     """Return the cost of an unusual camera; ``height`` of the picture in units of the long side."""
     focal_term = 0.025 * ((log_focal - np.log(FOCAL_PRIOR)) / 0.35) ** 2
-    pitch_term = 0.035 * np.log1p(((pitch - PITCH_PRIOR) / np.deg2rad(9)) ** 2)
+    pitch_term = 0.022 * np.log1p(((pitch - PITCH_PRIOR) / np.deg2rad(9)) ** 2)
     below_horizon = 0.5 + np.exp(log_focal) * np.tan(np.clip(pitch, -1.2, 1.2)) / height
     ground_term = 2.0 * max(0.0, MIN_GROUND - below_horizon)
     return float(focal_term + pitch_term + ground_term + 0.04 * np.log1p((roll / np.deg2rad(2)) ** 2))

@@ -25,13 +25,22 @@ MAX_EXIF_ASPECT = 2.4
 FULL_FRAME_DIAGONAL_MM = 43.2666
 _DECODE_ERRORS = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, KeyError,
                   TypeError, IndexError, OverflowError)
+MAX_SQUEEZE = 0.1
+"""Largest |ln(fx / fy)| of given intrinsics."""
+MAX_OFF_CENTRE = 0.25
+"""Farthest principal point from the middle, as a share of the side."""
+MASK_ASPECT_TOLERANCE = 0.03
+MIN_MASK = 0.005
 _FOCAL = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(mm|px)\s*")
+_INTRINSICS = re.compile(r",".join([r"\s*(-?\d+(?:\.\d*)?(?:[eE][+-]?\d+)?)\s*"] * 4))
+_TAG_ORIENTATION = 0x0112
 _TAG_EXIF, _TAG_FOCAL, _TAG_FOCAL_35, _TAG_X_RESOLUTION, _TAG_UNIT, _TAG_WIDTH, _TAG_HEIGHT = (
     0x8769, 37386, 41989, 41486, 41488, 40962, 40963)
 _UNIT_MM = {2: 25.4, 3: 10.0, 4: 1.0}
 
 
-def load_photo(path: Path, *, focal: str | None = None, licence: str = "unknown") -> Photo:
+def load_photo(path: Path, *, focal: str | None = None, intrinsics: str | None = None, floor_mask: str | None = None,
+               licence: str = "unknown") -> Photo:
     """Read a JPEG, PNG, WebP or TIFF photo as upright (H, W, 3) uint8.
 
     Grey, palette, CMYK and 16-bit pictures become 8-bit RGB; transparency is laid on white; EXIF orientation is applied.
@@ -39,14 +48,17 @@ def load_photo(path: Path, *, focal: str | None = None, licence: str = "unknown"
     Args:
         focal: '28mm' is the 35 mm equivalent by the diagonal convention (full frame = 43.27 mm); '900px' is in pixels of
             the upright photo. It wins over EXIF.
+        intrinsics: 'fx,fy,cx,cy' [px of the upright photo, its upper left corner = (0, 0)], in place of ``focal``.
+        floor_mask: picture of the photo's shape, white where floor is seen.
 
     Raises:
-        InputError: missing, a folder, not an image, truncated, too small, too large, too wide, or of one colour.
-        ConfigError: ``focal`` cannot be read.
+        InputError: missing, a folder, not an image, truncated, too small, too large, too wide, or of one colour; a mask that
+            does not fit.
+        ConfigError: ``focal`` or ``intrinsics`` cannot be read, or both are given.
     """
     path = Path(path)
     data = _read(path)
-    rgb, exif = _decode(path, data)
+    rgb, exif, orientation = _decode(path, data)
     height, width = rgb.shape[:2]
     if min(width, height) < MIN_SIDE:
         raise InputError(f"{path}: got {width}x{height} px, expected at least {MIN_SIDE} px on each side")
@@ -54,9 +66,55 @@ def load_photo(path: Path, *, focal: str | None = None, licence: str = "unknown"
         raise InputError(f"{path}: got {width}x{height} px, expected sides no more than {MAX_ASPECT:g}:1 apart")
     if float(rgb.reshape(-1, 3).std(0).max()) < 1.0:
         raise InputError(f"{path}: got a picture of one colour, expected a photo with visible structure")
-    focal_px = parse_focal(focal, width, height) if focal is not None else exif_focal(exif, width, height)
-    source = "none" if focal_px is None else "user" if focal is not None else "exif"
-    return Photo(rgb, hashlib.sha256(data).hexdigest(), path.name, focal_px, source, licence)
+    known = None if intrinsics is None else parse_intrinsics(intrinsics, width, height)
+    if known is not None and focal is not None:
+        raise ConfigError(f"intrinsics: got {intrinsics!r} beside focal {focal!r}, expected one of them")
+    if known is not None:
+        focal_px = math.sqrt(known[0] * known[1])
+    else:
+        focal_px = parse_focal(focal, width, height) if focal is not None else exif_focal(exif, width, height)
+    source = "none" if focal_px is None else "exif" if focal is None and known is None else "user"
+    mask = None if floor_mask is None else read_floor_mask(Path(floor_mask), width, height)
+    return Photo(rgb, hashlib.sha256(data).hexdigest(), path.name, focal_px, source, licence, known, orientation, mask)
+
+
+def parse_intrinsics(text: str, width: int, height: int) -> tuple[float, float, float, float]:
+    """Return fx, fy, cx, cy [px] of 'fx,fy,cx,cy' for a photo of width x height px.
+
+    Raises:
+        ConfigError: another form, a field of view outside 3 to 150 degrees, pixels that are not square within 10 %, or a
+            principal point outside the middle half of the picture.
+    """
+    match = _INTRINSICS.fullmatch(text)
+    if not match:
+        raise ConfigError(f"intrinsics: got {text!r}, expected four numbers fx,fy,cx,cy in pixels of the photo")
+    fx, fy, cx, cy = (float(value) for value in match.groups())
+    given = f"intrinsics: got {text!r} for a photo of {width}x{height} px"
+    if min(fx, fy) <= 0 or not _plausible(math.sqrt(fx * fy), width, height):
+        raise ConfigError(f"{given}, expected positive fx and fy with a field of view of 3 to 150 degrees")
+    if abs(math.log(fx / fy)) > MAX_SQUEEZE:
+        raise ConfigError(f"{given}, expected square pixels: fx and fy within 10 % of each other")
+    if abs(cx / width - 0.5) > MAX_OFF_CENTRE or abs(cy / height - 0.5) > MAX_OFF_CENTRE:
+        raise ConfigError(f"{given}, expected cx and cy in the middle half of the upright photo")
+    return fx, fy, cx, cy
+
+
+def read_floor_mask(path: Path, width: int, height: int) -> np.ndarray:
+    """Return (height, width) bool, True where the picture at ``path`` is lighter than middle grey.
+
+    Raises:
+        InputError: not a picture, another shape than the photo, or (almost) no white in it.
+    """
+    rgb, _, _ = _decode(path, _read(path))
+    got = f"{rgb.shape[1]}x{rgb.shape[0]} px"
+    if abs(math.log(rgb.shape[1] / rgb.shape[0] * height / width)) > MASK_ASPECT_TOLERANCE:
+        raise InputError(f"floor_mask: {path}: got {got}, expected the shape of the upright photo, {width}x{height} px")
+    grey = Image.fromarray(rgb).convert("L").resize((width, height), Image.Resampling.BILINEAR)
+    mask = np.asarray(grey) > 127
+    if mask.mean() < MIN_MASK:
+        raise InputError(f"floor_mask: {path}: got {100 * mask.mean():.2f} % white, expected at least {100 * MIN_MASK:g} %: "
+                         "white where floor is seen")
+    return mask
 
 
 def parse_focal(text: str, width: int, height: int) -> float:
@@ -113,7 +171,8 @@ def _read(path: Path) -> bytes:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from error
 
 
-def _decode(path: Path, data: bytes) -> tuple[np.ndarray, dict[int, object]]:
+def _decode(path: Path, data: bytes) -> tuple[np.ndarray, dict[int, object], int]:
+    """Return upright RGB, the EXIF tags and the EXIF orientation (1 to 8)."""
     too_large = f"expected at most {MAX_PIXELS // 1_000_000} megapixels"
     try:
         with warnings.catch_warnings():
@@ -130,8 +189,8 @@ def _decode(path: Path, data: bytes) -> tuple[np.ndarray, dict[int, object]]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             image.load()
-            exif = dict(image.getexif().get_ifd(_TAG_EXIF))
-            return _to_rgb(ImageOps.exif_transpose(image)), exif
+            exif, turned = dict(image.getexif().get_ifd(_TAG_EXIF)), image.getexif().get(_TAG_ORIENTATION, 1)
+            return _to_rgb(ImageOps.exif_transpose(image)), exif, turned if turned in range(1, 9) else 1
     except Image.DecompressionBombError:
         raise InputError(f"{path}: the picture is too large, {too_large}") from None
     except _DECODE_ERRORS as error:

@@ -12,16 +12,17 @@ from lyra_core.camera.room_box import room_wall
 from lyra_core.camera.upright import UprightRays, rotation_from_down, upright_rays
 from lyra_core.config import PhotoCfg
 from lyra_core.io.images import resized
-from lyra_core.photo.camera import CameraPose, classify_segments, find_camera
+from lyra_core.photo.camera import CameraPose, Horizon, as_if_centred, classify_segments, find_camera, with_horizon
 from lyra_core.photo.clutter import lying_flat
-from lyra_core.photo.floor import Floor, find_floor
-from lyra_core.photo.lines import MIN_SEGMENTS, detect_segments, draw_segments
+from lyra_core.photo.floor import HORIZON_SINK, Floor, find_floor
+from lyra_core.photo.lines import MIN_SEGMENTS, Segments, detect_segments, draw_segments
 from lyra_core.photo.obstacles import find_obstacles, stand_in_room
 from lyra_core.photo.room import fit_room, level_view, sampled
 from lyra_core.photo.rugs import find_rug
 from lyra_core.photo.scene import scene_odds, straight_border
 from lyra_core.photo.sky import Sky, find_sky
 from lyra_core.photo.superpixels import compute_superpixels
+from lyra_core.photo.tone import even_exposure, without_frame
 from lyra_core.types import Camera, Label, Photo, PhotoReading
 
 _HEIGHT_SIGMA = 0.15
@@ -38,12 +39,10 @@ def read_photo(photo: Photo, cfg: PhotoCfg, *, size: int) -> PhotoReading:
     Args:
         size: long side at which the photo is read [px]; a smaller photo is enlarged.
     """
-    rgb = working_picture(photo, size)
+    rgb = even_exposure(without_frame(working_picture(photo, size)))
     height, width = rgb.shape[:2]
     segments = detect_segments(rgb)
-    known_focal = None if photo.focal_px is None else photo.focal_px / max(photo.rgb.shape[:2])
-    pose = find_camera(segments, width, height, focal=known_focal)
-    camera = Camera.from_focal(pose.focal * max(width, height), width, height)
+    pose, camera, centred = _find_camera(photo, segments, width, height, cfg)
     T_world_camera = np.eye(4)
     T_world_camera[:3, :3] = rotation_from_down(pose.down_camera())
     T_world_camera[2, 3] = cfg.camera_height
@@ -51,12 +50,14 @@ def read_photo(photo: Photo, cfg: PhotoCfg, *, size: int) -> PhotoReading:
 
     regions = compute_superpixels(rgb)
     sky = find_sky(regions, rays)
-    upright, level = classify_segments(segments, pose, width, height)
+    upright, level = classify_segments(centred, pose, width, height)
     upright_edges, level_edges = (draw_segments(segments, chosen, width, height) for chosen in (upright, level))
     odds = scene_odds(regions, rays, sky, straight_border(sky.mask, level_edges))
     scene_kind = cfg.scene if cfg.scene != "auto" else "outdoor" if odds > 0 else "indoor"
     sky_mask = sky.mask if scene_kind == "outdoor" else np.zeros_like(sky.mask)
     floor = find_floor(regions, rays, sky_mask, upright_edges)
+    if photo.floor_mask is not None:
+        floor = replace(floor, mask=_said_floor(photo.floor_mask, rays, width, height), separation=1.0)
     right = column_centres(rays)
     edge = floor_edge(floor.mask, np.zeros_like(floor.mask), rays, right)
     wall = fit_backdrop(edge, pose.yaw, **down_limits(scene_kind, cfg.camera_height))
@@ -70,7 +71,11 @@ def read_photo(photo: Photo, cfg: PhotoCfg, *, size: int) -> PhotoReading:
         rug = find_rug(view, sampled(floor.mask, view, camera, T_world_camera), room, cfg.camera_height)
         on_rug = np.zeros_like(floor.mask) if rug is None else rug.contains(rays, cfg.camera_height)
         foot = np.interp(np.nan_to_num(rays.right), right, room_wall(room, right, cfg.camera_height))
-        flat, standing = lying_flat(regions, rays, floor.mask, foot, upright_edges, level_edges, on_rug)
+        if photo.floor_mask is None:
+            flat, standing = lying_flat(regions, rays, floor.mask, foot, upright_edges, level_edges, on_rug)
+        else:
+            in_front = np.where(np.isfinite(rays.down), rays.down > foot, rays.sink > 0)
+            flat, standing = floor.mask, in_front & ~floor.mask
         floor = replace(floor, mask=flat)
         obstacles = stand_in_room(regions, rays, flat, standing, foot, cfg.camera_height)
 
@@ -80,6 +85,26 @@ def read_photo(photo: Photo, cfg: PhotoCfg, *, size: int) -> PhotoReading:
     sigma = float(np.hypot(_HEIGHT_SIGMA, _FOCAL_SIGMA[photo.focal_source]))
     notes = _notes(photo, cfg, pose, floor, sky, len(segments.ends), scene_kind, odds)
     return PhotoReading(camera, T_world_camera, labels, scene_kind, segments.ends, confidence, sigma, notes, room)
+
+
+def _find_camera(photo: Photo, segments: Segments, width: int, height: int,
+                 cfg: PhotoCfg) -> tuple[CameraPose, Camera, Segments]:
+    """Return pose and camera of the picture, with the segments as a camera with a centred principal point would see them."""
+    focal = None if photo.focal_px is None else photo.focal_px / max(photo.rgb.shape[:2])
+    long_side = max(width, height)
+    centred = segments if photo.intrinsics is None else as_if_centred(segments, photo.camera(0.0, width, height))
+    pose = find_camera(centred, width, height, focal=focal)
+    camera = photo.camera(pose.focal * long_side, width, height)
+    if cfg.horizon is not None:
+        pose = with_horizon(pose, Horizon.parse(cfg.horizon), centred, camera, focal=focal)
+        camera = photo.camera(pose.focal * long_side, width, height)
+    return pose, camera, centred
+
+
+def _said_floor(mask: np.ndarray, rays: UprightRays, width: int, height: int) -> np.ndarray:
+    """Return (height, width) bool: the user's floor, as far as it lies below the horizon."""
+    shown = cv2.resize(mask.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST)
+    return (shown > 0) & (rays.sink > HORIZON_SINK)
 
 
 def working_picture(photo: Photo, size: int) -> np.ndarray:

@@ -39,7 +39,7 @@ def page(
         f"<h1>{escape(photo.name)}</h1>",
         f'<p class="soft">{escape(reading.scene_kind)} · photo licence: {escape(photo.licence)} · '
         f"photo <code>{escape(photo.sha256[:16])}</code></p>",
-        _tiles(reading, areas, findings),
+        _tiles(reading, estimate, areas, findings),
         f'<div class="two pair">{_photo(overlay, reading, estimate)}{_depth(depth, estimate)}</div>',
         f'<div class="two pair">{_map(topdown, areas, with_paths)}{_sure(reading, estimate)}</div>',
         _views(views),
@@ -50,13 +50,13 @@ def page(
             f"<body><main>\n" + "\n".join(body) + "\n</main></body></html>\n")
 
 
-def _tiles(reading: PhotoReading, areas: dict[str, float], findings: list[str]) -> str:
+def _tiles(reading: PhotoReading, estimate: DepthEstimate, areas: dict[str, float], findings: list[str]) -> str:
     overall = reading.confidence.get("overall", math.nan)
     rows = [
         (f"{sum(areas.values()):.0f} m²", "free floor in all"),
         (f"{areas['seen']:.0f} m²", "of it seen in the photo"),
         (f"{overall:.2f}" if math.isfinite(overall) else "unknown", f"confidence of the reading: {confidence_word(overall)}"),
-        (f"±{100 * (math.exp(reading.scale_sigma) - 1):.0f} %", "uncertainty of every length"),
+        (f"±{100 * (math.exp(estimate.scale_sigma) - 1):.0f} %", "uncertainty of every length"),
         (str(len(findings)), "validator findings"),
     ]
     tiles = "".join(f'<div class="tile"><b>{escape(value)}</b><span>{escape(meaning)}</span></div>' for value, meaning in rows)
@@ -95,13 +95,14 @@ def _map(topdown: bytes, areas: dict[str, float], with_paths: bool) -> str:
 
 def _sure(reading: PhotoReading, estimate: DepthEstimate) -> str:
     """State what is guessed, and how sure each guess is."""
-    factor = math.exp(reading.scale_sigma)
+    factor, wide = math.exp(estimate.scale_sigma), math.exp(1.96 * estimate.scale_sigma)
     notes = dict.fromkeys([*reading.notes, *estimate.notes])
     lines = "".join(f"<li>{escape(note)}</li>" for note in notes) or "<li>No guesses were noted.</li>"
     meters = "".join(_meter(name, value) for name, value in sorted(reading.confidence.items()))
     return (f"<section><h2>What is guessed, and how sure it is</h2><p>One photo does not show its own scale or what is out of the "
             f"picture. With 68 % probability one metre in this world is between {1 / factor:.2f} and {factor:.2f} m of the real "
-            f"place. Blue and violet floor on the map was never seen: it is plausible, not true.</p>"
+            f"place, with 95 % between {1 / wide:.2f} and {wide:.2f} m. Blue and violet floor on the map was never seen: it is "
+            f"plausible, not true.</p>"
             f"<ul>{lines}</ul><h3>How well the photo supports the reading</h3>{meters}</section>")
 
 

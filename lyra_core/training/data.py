@@ -222,7 +222,7 @@ def exr_depth(archive: Path, member: str) -> np.ndarray:
     try:
         import OpenEXR
     except ImportError as error:
-        raise BackendUnavailable(f"reading {archive}", reason=str(error), install="pip install OpenEXR") from error
+        raise BackendUnavailable(f"reading {archive}", reason=str(error), install="pip install 'lyra-worlds[exr]'") from error
     try:
         with zipfile.ZipFile(archive) as opened:
             data = opened.read(member)

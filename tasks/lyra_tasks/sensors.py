@@ -35,14 +35,15 @@ class SensorRgbd:
         self.camera = Camera.from_focal(width / 2 / math.tan(math.radians(hfov_degrees) / 2), width, height)
         self.tracer = tracer or make_ray_tracer(mesh.vertices, mesh.faces)
 
-    def observe(self, position: np.ndarray, yaw: float) -> tuple[np.ndarray, np.ndarray]:
+    def observe(self, position: np.ndarray, yaw: float, *, ground: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
         """Return rgb (H, W, 3) uint8 and depth (H, W, 1) float32 in [0, 1]; nothing within max_depth = 1.
 
         Args:
             position: (2,) world x, y [m].
             yaw: [rad].
+            ground: height of the floor there [m].
         """
-        T_world_camera = from_yaw_pitch(np.append(position, self.mount_height), yaw)
+        T_world_camera = from_yaw_pitch(np.append(position, ground + self.mount_height), yaw)
         hits = cast_camera(self.tracer, self.camera, T_world_camera)
         size = (self.camera.height, self.camera.width)
         depth = np.minimum(hits.t / np.float32(self.max_depth), np.float32(1.0)).reshape(*size, 1)

@@ -98,7 +98,8 @@ def _write(path, writer):
 
 BAD = {
     "text.npy": (lambda p: p.write_text("no"), "not readable"),
-    "wrong.exr": (lambda p: p.write_bytes(b"x"), "suffix"),
+    "wrong.exr": (lambda p: p.write_bytes(b"x"), "OpenEXR"),
+    "wrong.pfm": (lambda p: p.write_bytes(b"x"), "suffix"),
     "flat.npy": (lambda p: np.save(p, np.ones(100)), "shape"),
     "words.npy": (lambda p: np.save(p, np.full((40, 40), "a")), "type"),
     "pickled.npy": (lambda p: np.save(p, np.full((40, 40), None), allow_pickle=True), "not readable"),
@@ -107,7 +108,7 @@ BAD = {
     "millimetres.npy": (lambda p: np.save(p, np.full((48, 64), 2500.0)), "metres"),
     "byte.png": (lambda p: cv2.imwrite(str(p), np.ones((48, 64), np.uint8)), "16-bit"),
     "broken.png": (lambda p: p.write_bytes(b"\x89PNG"), "16-bit"),
-    "aspect.npy": (lambda p: np.save(p, np.full((64, 64), 2.0)), "shape of the photo"),
+    "aspect.npy": (lambda p: np.save(p, np.full((64, 64), 2.0)), "shape of the upright photo"),
 }
 
 
@@ -124,3 +125,55 @@ def test_missing_path_and_missing_file(tmp_path):
         DepthFile(DepthCfg())
     with pytest.raises(InputError, match="no such"):
         read_depth_file(tmp_path / "absent.npy")
+
+
+@pytest.mark.parametrize(("name", "unit", "factor", "kind"), [
+    ("depth.tiff", "auto", 1.0, np.float32), ("depth.tiff", "auto", 1000.0, np.uint16), ("depth.exr", "auto", 1.0, np.float32),
+    ("depth.png", "cm", 100.0, np.uint16), ("depth.npy", "mm", 1000.0, np.float32), ("depth.npy", "auto", 1000.0, np.uint16),
+])
+def test_units_and_formats_say_the_same(tmp_path, room, name, unit, factor, kind):
+    values = (np.rint(room.depth * factor) if np.issubdtype(kind, np.integer) else room.depth * factor).astype(kind)
+    path = tmp_path / name
+    if path.suffix == ".npy":
+        np.save(path, values)
+    elif path.suffix == ".exr":
+        exr = pytest.importorskip("OpenEXR")
+        exr.File({"compression": exr.ZIP_COMPRESSION, "type": exr.scanlineimage}, {"Z": values}).write(str(path))
+    else:
+        assert cv2.imwrite(str(path), values)
+    got = read_depth_file(path, unit=unit)
+    assert np.nanmax(np.abs(got - room.depth)) <= 0.51 / factor + 1e-5
+
+
+def test_inverse_depth_and_range_are_converted(tmp_path, room, reading):
+    np.save(tmp_path / "inverse.npy", 1 / room.depth)
+    assert np.allclose(read_depth_file(tmp_path / "inverse.npy", kind="inverse"), room.depth, rtol=1e-5)
+    np.save(tmp_path / "range.npy", room.depth * np.linalg.norm(room.camera.rays(), axis=-1))
+    got = DepthFile(DepthCfg(path=str(tmp_path / "range.npy"), kind="range")).estimate(room.photo, reading)
+    true = cv2.resize(room.depth, (512, 384), interpolation=cv2.INTER_AREA)
+    assert np.median(np.abs(got.depth - true) / true) < 0.003
+    assert got.measured is not None and np.array_equal(got.measured, np.isfinite(got.depth))
+
+
+def test_what_looks_normalised_is_refused_until_it_is_said(tmp_path, room):
+    normalised = (1 / room.depth - (1 / room.depth).min()) / np.ptp(1 / room.depth)
+    np.save(tmp_path / "x.npy", normalised.astype(np.float32))
+    with pytest.raises(InputError, match="looks like normalised or inverse depth"):
+        read_depth_file(tmp_path / "x.npy")
+    assert np.isfinite(read_depth_file(tmp_path / "x.npy", kind="depth")).any()
+    np.save(tmp_path / "ints.npy", np.full((20, 20), 3, np.uint16))
+    with pytest.raises(InputError, match="expected floating-point numbers per metre"):
+        read_depth_file(tmp_path / "ints.npy", kind="inverse")
+
+
+@pytest.mark.parametrize(("level", "kept"), [((0, 1, 2), (1, 2)), ((10, 120, 255), (255,))])
+def test_confidence_drops_pixels(tmp_path, room, level, kept):
+    values = np.random.default_rng(0).choice(np.array(level, np.uint8), room.depth.shape)
+    np.save(tmp_path / "depth.npy", room.depth)
+    cv2.imwrite(str(tmp_path / "confidence.png"), values)
+    cfg = DepthCfg(path=str(tmp_path / "depth.npy"), confidence=str(tmp_path / "confidence.png"))
+    got = DepthFile(cfg)._read(room.photo)
+    assert np.array_equal(np.isfinite(got), np.isin(values, kept) & np.isfinite(room.depth))
+    cv2.imwrite(str(tmp_path / "confidence.png"), values[:-20])
+    with pytest.raises(InputError, match=r"confidence: .*expected the depth file's size"):
+        DepthFile(cfg).check(room.photo)

@@ -119,7 +119,8 @@ class PointNavEnv(gym.Env[dict[str, np.ndarray], Any]):
             raise gym.error.ResetNeeded("the episode has ended (or not begun): call reset()")
         before = self.distance
         state, touched, stop = self.control.apply(self.disc, self.state, action, sliding=self.sliding)
-        self.path_length += float(np.linalg.norm(state.position - self.state.position))
+        # Up and down with the ground, as the geodesic distance that it is measured against.
+        self.path_length += self.graph.length(np.stack([self.state.position, state.position]))
         self.state, self.collisions = state, self.collisions + int(touched)
         self.track.append(state.position)
         self.distance = float(self.field.at(state.position[None])[0])
@@ -140,7 +141,7 @@ class PointNavEnv(gym.Env[dict[str, np.ndarray], Any]):
         sensor, board = self._view
         if self._shortest is None:
             self._shortest = self.graph.path(self.field, self.episode.start[:2])
-        rgb, _ = sensor.observe(self.state.position, self.state.yaw)
+        rgb, _ = sensor.observe(self.state.position, self.state.yaw, ground=self._ground())
         picture = board.draw(start=self.episode.start[:2], goal=self.episode.goal[:2], track=np.array(self.track),
                              yaw=self.state.yaw, radius=self.episode.radius, shortest=self._shortest)
         return np.concatenate([rgb, picture], 1)
@@ -158,6 +159,10 @@ class PointNavEnv(gym.Env[dict[str, np.ndarray], Any]):
         assert self._episode_rng is not None
         return list(self.episodes.values())[int(self._episode_rng.integers(len(self.episodes)))]
 
+    def _ground(self) -> float:
+        """Return the height of the floor under the robot [m]."""
+        return float(np.nan_to_num(self.world.free_space.height_at(self.state.position[None])[0]))
+
     def _graph(self, radius: float) -> GeodesicGraph:
         if radius not in self._graphs:
             self._graphs[radius] = GeodesicGraph(DiscSpace(self.world.free_space, radius))
@@ -172,7 +177,7 @@ class PointNavEnv(gym.Env[dict[str, np.ndarray], Any]):
         return self._fields[key]
 
     def _observation(self) -> dict[str, np.ndarray]:
-        rgb, depth = self.sensor.observe(self.state.position, self.state.yaw)
+        rgb, depth = self.sensor.observe(self.state.position, self.state.yaw, ground=self._ground())
         x, y = self.episode.goal[:2] - self.state.position
         bearing = math.remainder(math.atan2(y, x) - self.state.yaw, 2 * math.pi)
         goal = np.array([min(math.hypot(x, y), MAX_GOAL_DISTANCE), bearing], np.float32)
