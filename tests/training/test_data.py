@@ -134,7 +134,7 @@ def test_depth_of_exr_archives(made, tmp_path):
 
 def test_without_a_reader_of_exr_the_install_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "OpenEXR", None)
-    with pytest.raises(BackendUnavailable, match="pip install OpenEXR"):
+    with pytest.raises(BackendUnavailable, match=r"lyra-worlds\[exr\]"):
         data.exr_depth(tmp_path / "a.zip", "00000.exr")
 
 
