@@ -24,6 +24,7 @@ def without_frame(rgb: np.ndarray) -> np.ndarray:
     if not frame.any():
         return rgb
     _, nearest = cv2.distanceTransformWithLabels(frame.astype(np.uint8), cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL)
+    nearest = nearest.astype(np.int64)
     table = np.zeros((int(nearest.max()) + 1, 3), np.uint8)
     table[nearest[~frame]] = rgb[~frame]
     return np.where(frame[..., None], table[nearest], rgb)
