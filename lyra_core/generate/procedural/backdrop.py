@@ -11,14 +11,17 @@ from lyra_core.types import Label
 
 BIN = np.deg2rad(0.5)
 """Width of an azimuth bin [rad]."""
+FARTHEST = 0.93
+"""Ranges above this share of the farthest belong to the same surface."""
 
 
 def backdrop_polyline(source: PhotoSource, *, default_range: float) -> np.ndarray:
     """Return (P, 2) floor-plan points of the seen walls, from the photo's right border to its left (counter-clockwise).
 
-    Per azimuth, the median horizontal range of the WALL pixels below 4 m; azimuths without any take their neighbours'
-    by linear interpolation of the inverse range, in which a straight wall is straight; then the line is simplified.
-    default_range [m] is used where the photo shows no wall at all.
+    Per azimuth, the median horizontal range of the WALL pixels below 4 m; azimuths without any take their neighbours' by linear
+    interpolation of the inverse range, in which a straight wall is straight; then the line is simplified. Where depth was
+    measured, of the farthest wall, and behind all that is seen: what stands before the line is lifted. default_range [m] is used
+    where the photo shows no wall at all.
     """
     points = source.world_points()
     offset = points[..., :2] - source.position[:2]
@@ -26,13 +29,20 @@ def backdrop_polyline(source: PhotoSource, *, default_range: float) -> np.ndarra
     left, right = _horizontal_fov(source)
     count = max(8, int(np.ceil((left - right) / BIN)))
     centres = right + (np.arange(count) + 0.5) * (left - right) / count
-    wall = (source.estimate.labels == Label.WALL) & np.isfinite(reach) & (points[..., 2] < 4.0)
-    slot = np.floor((azimuth[wall] - right) / (left - right) * count).astype(int)
-    inside = (slot >= 0) & (slot < count)
-    inverse = _binned_median(1.0 / np.maximum(reach[wall][inside], 0.3), slot[inside], count)
+    labels, measured = source.estimate.labels, source.estimate.measured is not None
+    slot = np.floor((np.nan_to_num(azimuth) - right) / (left - right) * count).astype(int)
+    used = np.isfinite(reach) & (points[..., 2] < 4.0) & (slot >= 0) & (slot < count)
+    inverse_reach, wall = 1.0 / np.maximum(reach, 0.3), used & (labels == Label.WALL)
+    if measured:
+        wall[wall] = _farthest(inverse_reach[wall], slot[wall], count)
+    inverse = _binned(inverse_reach[wall], slot[wall], count)
     have = np.isfinite(inverse)
     inverse = _filled(centres, inverse, have) if have.any() else np.full(count, 1.0 / default_range)
     inverse = _median3(inverse)
+    if measured:
+        seen = used & ~np.isin(labels, (Label.SKY, Label.CEILING))
+        beyond = _binned(inverse_reach[seen], slot[seen], count, quantile=0.04)
+        inverse = np.where(beyond < FARTHEST * inverse, beyond, inverse)
     ends = np.concatenate([[right], centres, [left]])
     reach_at = 1.0 / np.concatenate([inverse[:1], inverse, inverse[-1:]])
     line = source.position[:2] + reach_at[:, None] * np.stack([np.cos(ends), np.sin(ends)], 1)
@@ -82,14 +92,20 @@ def _filled(azimuth: np.ndarray, inverse: np.ndarray, have: np.ndarray) -> np.nd
     return out
 
 
-def _binned_median(values: np.ndarray, slots: np.ndarray, count: int) -> np.ndarray:
+def _farthest(inverse: np.ndarray, slots: np.ndarray, count: int) -> np.ndarray:
+    """Return which of N inverse ranges belong to the farthest surface of their slot."""
+    return inverse < _binned(inverse, slots, count, quantile=0.04)[slots] / FARTHEST
+
+
+def _binned(values: np.ndarray, slots: np.ndarray, count: int, *, quantile: float = 0.5) -> np.ndarray:
+    """Return a quantile of the values in each slot, (count,); NaN where there are less than three."""
     out = np.full(count, np.nan)
     order = np.argsort(slots, kind="stable")
     bounds = np.searchsorted(slots[order], np.arange(count + 1))
     for i in range(count):
         part = values[order[bounds[i] : bounds[i + 1]]]
         if len(part) >= 3:
-            out[i] = np.median(part)
+            out[i] = np.quantile(part, quantile)
     return out
 
 

@@ -91,10 +91,9 @@ def crate(rng: np.random.Generator) -> Solid:
     image = _planks(rng)
     h, w = image.shape[:2]
     texels = np.array([[0, h], [w, h], [w, 0], [0, 0]], float)
-    return Solid(
-        np.concatenate([front, front - [thickness, 0, 0]]), faces, np.concatenate([texels, texels]), image, 2,
-        np.array([thickness / 2, 0.0]), np.array([1.0, 0.0]),
-    )  # fmt: skip
+    vertices = np.concatenate([front, front - [thickness, 0, 0]])
+    return Solid(vertices, faces, np.concatenate([texels, texels]), image, 2, np.array([thickness / 2, 0.0]), np.array([1.0, 0.0]),
+                 (vertices, faces))
 
 
 def _planks(rng: np.random.Generator, *, size: int = 128, boards: int = 5) -> np.ndarray:

@@ -10,10 +10,11 @@ from lyra_core.generate.procedural.backdrop import backdrop_polyline
 from lyra_core.generate.procedural.colliders import plan_colliders
 from lyra_core.generate.procedural.furnish import crate, is_furnished, placements
 from lyra_core.generate.procedural.photo_source import PhotoSource
-from lyra_core.generate.procedural.plan import Plan, Space, make_plan
+from lyra_core.generate.procedural.plan import USUAL_CEILING, Plan, Space, make_plan
 from lyra_core.generate.procedural.planes import PlaneTexture, add_plane
+from lyra_core.generate.procedural.relief import lift_relief
 from lyra_core.generate.procedural.sky import add_sky, sky_image
-from lyra_core.generate.procedural.solids import Solid, add_solid, lift_obstacles
+from lyra_core.generate.procedural.solids import Solid, add_solid, moved
 from lyra_core.generate.procedural.strips import WallStrip, bake_segment, plain_segment, plain_tile, skyline
 from lyra_core.generate.procedural.visibility import with_first_hit
 from lyra_core.generate.procedural.walls import add_walls, passage_corners
@@ -31,12 +32,12 @@ def build_layout(source: PhotoSource, *, indoor: bool, seed: int, atlas_size: in
     """
     plan_rng, floor_rng, ceiling_rng, wall_rng, object_rng = np.random.default_rng([seed, 71]).spawn(5)
     backdrop = backdrop_polyline(source, default_range=4.0 if indoor else 40.0)
-    eye_height, ceiling_height = float(source.position[2]), source.estimate.ceiling_height
+    eye_height, ceiling_height = float(source.position[2]), _ceiling_height(source)
     plan = make_plan(backdrop, indoor=indoor, eye_height=eye_height, ceiling_height=ceiling_height, rng=plan_rng)
     place, grain = plan.spaces[0], 2048 / atlas_size
     seen_edges = [i for i, p in enumerate(place.edge_provenance) if p == Provenance.SEEN]
     skylines = [np.full(2, place.height) if indoor else skyline(source, *place.edge(i)) for i in seen_edges]
-    solids = lift_obstacles(source)
+    solids = lift_relief(with_first_hit(source, place, skylines, []))
     source = with_first_hit(source, place, skylines, solids)
     builder = MeshBuilder()
     strip = _bake_walls(source, builder, place, skylines, wall_rng, grain)
@@ -49,6 +50,14 @@ def build_layout(source: PhotoSource, *, indoor: bool, seed: int, atlas_size: in
     add_walls(builder, plan, strip, wall_rng)
     parts = plan_colliders(plan, strip) + _add_objects(builder, plan, solids, object_rng)
     return ExplicitWorld(builder.build(atlas_size=atlas_size), parts, plan.places())
+
+
+def _ceiling_height(source: PhotoSource) -> float | None:
+    """Return the ceiling's height [m]: as found, or above all that was measured; None = not known."""
+    e = source.estimate
+    if e.ceiling_height is not None or e.measured is None or not e.measured.any():
+        return e.ceiling_height
+    return max(USUAL_CEILING, float(np.percentile(source.world_points()[e.measured][:, 2], 99.5)) + 0.02)
 
 
 def _bake_walls(
@@ -121,14 +130,15 @@ def _add_objects(builder: MeshBuilder, plan: Plan, seen: list[Solid], rng: np.ra
     charts = [builder.add_chart(solid.image) for solid in pool]
     parts = []
     for i, solid in enumerate(seen):
-        vertices = add_solid(builder, solid, charts[i], f"object_{i}")
-        parts.append(_solid_part(f"object_{i}", solid, vertices, Provenance.SEEN))
+        add_solid(builder, solid, charts[i], f"object_{i}")
+        parts.append(_solid_part(f"object_{i}", solid, None, Provenance.SEEN))
     for number, (which, transform) in enumerate(placements(plan, pool, rng)):
         name = f"copy_{number}"
-        vertices = add_solid(builder, pool[which], charts[which], name, provenance=Provenance.INVENTED, transform=transform)
-        parts.append(_solid_part(name, pool[which], vertices, Provenance.INVENTED))
+        add_solid(builder, pool[which], charts[which], name, provenance=Provenance.INVENTED, transform=transform)
+        parts.append(_solid_part(name, pool[which], transform, Provenance.INVENTED))
     return parts
 
 
-def _solid_part(name: str, solid: Solid, vertices: np.ndarray, provenance: Provenance) -> CollisionPart:
-    return CollisionPart(name, Label.OBSTACLE, "solid", vertices.astype(np.float32), solid.faces.astype(np.int32), provenance)
+def _solid_part(name: str, solid: Solid, transform: tuple[np.ndarray, np.ndarray] | None, provenance: Provenance) -> CollisionPart:
+    vertices, faces = moved(solid.collider[0], transform).astype(np.float32), solid.collider[1].astype(np.int32)
+    return CollisionPart(name, solid.label, "solid", vertices, faces, provenance)
