@@ -25,6 +25,9 @@ HEAVY_ALLOWED = {
     "lyra_core/rays/_warp_kernels.py": {"warp"},
     "lyra_core/camera/_warp_splat_kernels.py": {"warp"},
     "lyra_core/memory/_warp_visibility_kernels.py": {"warp"},
+    "lyra_core/scenes/_warp_render_kernels.py": {"warp"},
+    "lyra_core/scenes/_warp_render_pattern_kernels.py": {"warp"},
+    "lyra_core/scenes/_warp_render_solid_kernels.py": {"warp"},
 }
 """Warp reads a kernel's source when the module is imported, so its kernels need a module that imports it at the top."""
 TORCH = {"torch", "diffusers", "transformers"}
