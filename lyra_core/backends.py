@@ -20,6 +20,7 @@ DEPTH_PROVIDERS = {
     "file": "lyra_core.depth.file:DepthFile",
     "depth_anything": "lyra_core.depth.depth_anything:DepthAnything",
     "depth_anything_3": "lyra_core.depth.depth_anything_3:DepthAnything3",
+    "depth_pro": "lyra_core.depth.depth_pro:DepthPro",
 }
 MEMORY_STRATEGIES = {
     "lyra2": "lyra_core.memory.lyra2:MemoryLyra2",

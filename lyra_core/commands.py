@@ -92,7 +92,7 @@ def create(
         frames: Number of frames, 1 + 80 k.
         generator: Generator's name or module:Class.
         server: http://HOST:PORT of a running official Lyra 2.0 server, for generator lyra2-server.
-        depth: Depth provider: geometric, file, depth_anything, depth_anything_3, or module:Class.
+        depth: Depth provider: geometric, file, depth_anything, depth_anything_3, depth_pro, or module:Class.
         depth_file: Depth of the photo from a file: .npy, .npz, .exr, .tiff or 16-bit .png.
         depth_unit: Unit of the depth file; auto: integers are millimetres, floating-point numbers metres.
         depth_kind: Distance along the optical axis, one over it (per metre), or distance along each ray.

@@ -36,6 +36,8 @@ class PhotoCfg:
     """Height of the camera above the floor [m]; sets the metric scale."""
     scene: Literal["auto", "indoor", "outdoor"] = "auto"
     """Kind of place."""
+    prior: Literal["auto", "off"] = "auto"
+    """The learned prior of floor, walls, things and their depth; 'off': lines, colours and edges alone."""
     licence: str = "unknown"
     """Licence of the photo, carried into the world."""
 
@@ -45,14 +47,14 @@ class DepthCfg:
     """Depth of the photo."""
 
     provider: str = "geometric"
-    """'geometric', 'file', 'depth_anything', 'depth_anything_3', or 'module:Class'."""
+    """'geometric', 'file', 'depth_anything', 'depth_anything_3', 'depth_pro', or 'module:Class'."""
     path: str | None = None
-    """Depth file for provider 'file': .npy, .npz, .exr, .tiff or 16-bit .png of the upright photo; NaN or 0 = unknown."""
+    """Depth file for provider 'file': .npy, .npz, .exr, .tiff or 16-bit .png of the upright photo at any size; NaN, 0 = unknown."""
     unit: Literal["auto", "m", "cm", "mm"] = "auto"
     """Unit of the depth file; 'auto': integers are millimetres, floating-point numbers metres."""
     kind: Literal["auto", "depth", "inverse", "range"] = "auto"
     """What the depth file holds: distance along the optical axis ('depth'), one over it ('inverse', per metre), or distance along
-    each ray ('range'); 'auto': depth, and a file that looks like inverse depth is refused."""
+    each ray ('range'); 'auto': depth, and a file that looks inverse or stretched for viewing is refused."""
     confidence: str | None = None
     """Confidence of the depth file's pixels: 8-bit .png or .npy of its size. Levels 0, 1, 2 of phones: 0 is dropped; else less
     than half of the highest is dropped."""
@@ -61,7 +63,7 @@ class DepthCfg:
     frame_stride: int = 4
     """Every n-th generated frame gets depth; divides 80 and the cache's stride."""
     model: str | None = None
-    """Model of the network providers: hub id or folder. None: metric Depth Anything V2 Small or V3's nested giant."""
+    """Model of the network providers: hub id or folder. None: metric Depth Anything V2 Small, V3's nested giant or Depth Pro."""
 
 
 @dataclass(frozen=True, kw_only=True)

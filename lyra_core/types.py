@@ -188,6 +188,8 @@ class PhotoReading:
     """One plain sentence per guess, for the report."""
     room: RoomBox | None = None
     """The walls as a rectangular room, where the picture's edges clearly show one."""
+    prior_depth: np.ndarray | None = None
+    """(H, W) float32 z-depth over the camera's height, as the learned prior sees it; None = it was not asked."""
 
 
 @dataclass(frozen=True)
@@ -208,7 +210,8 @@ class DepthEstimate:
     scale_sigma: float
     notes: tuple[str, ...] = ()
     measured: np.ndarray | None = None
-    """(H, W) bool, True where the depth was measured rather than filled in; None = an estimated layout."""
+    """(H, W) bool, True where a sensor or a depth model gave the pixel its own depth, to be followed as it is; False where it is
+    unknown. None = a layout estimated from the photo: depth belongs to planes and whole things, not to pixels."""
 
     def __post_init__(self) -> None:
         size = (self.camera.height, self.camera.width)

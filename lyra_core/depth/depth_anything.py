@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -10,13 +12,16 @@ import numpy as np
 
 from lyra_core.config import DepthCfg
 from lyra_core.depth.align import depth_scale, disparity_fit, known_depth, smoothed
-from lyra_core.depth.file import from_metric_depth
+from lyra_core.depth.file import shown_floor
 from lyra_core.depth.geometric import DepthGeometric
-from lyra_core.errors import BackendUnavailable, InputError
+from lyra_core.depth.hub import model_config
+from lyra_core.depth.measured import from_metric_depth
+from lyra_core.errors import InputError
 from lyra_core.types import DepthEstimate, Frame, Label, Photo, PhotoReading
 
 DEFAULT_MODEL = "depth-anything/Depth-Anything-V2-Metric-Indoor-Small-hf"
-"""Small: Apache-2.0. Base and Large are CC-BY-NC-4.0. Outdoors take the Metric-Outdoor model."""
+"""Outdoors take the Metric-Outdoor model."""
+LICENCE = "weights as published: Small models Apache-2.0; Base and Large CC-BY-NC-4.0, no commercial use"
 FAR = 200.0
 """Deeper than this is sky or nonsense [m]."""
 SIGMA = 0.15
@@ -41,7 +46,7 @@ class DepthAnything:
         """Say whether the default model is there, for ``lyra-worlds doctor``."""
         provider = DepthAnything(DepthCfg())
         provider._config  # noqa: B018  (read for its errors)
-        return f"{provider.name} in the hub's cache"
+        return f"{provider.name} in the hub's cache ({LICENCE})"
 
     def check(self, photo: Photo) -> None:
         """Require transformers and the model's files.
@@ -53,31 +58,19 @@ class DepthAnything:
 
     @cached_property
     def _config(self) -> Any:
-        try:
-            from transformers import AutoConfig
-        except ImportError as error:
-            install = "pip install 'lyra-worlds[lyra2]'"
-            raise BackendUnavailable("depth_anything", reason=f"{error.name} is not installed", install=install) from error
-        try:
-            config = AutoConfig.from_pretrained(self.name, local_files_only=True)
-        except (OSError, ValueError) as error:
-            raise BackendUnavailable(
-                "depth_anything", reason=f"model {self.name!r} is neither a folder nor in the hub's cache",
-                install=f"hf download {self.name} (Small models: Apache-2.0; Base and Large: CC-BY-NC-4.0)",
-            ) from error
-        if config.model_type != "depth_anything":
-            raise InputError(f"depth: model: {self.name}: got model type {config.model_type!r}, expected 'depth_anything'")
-        return config
+        return model_config(self.name, backend="depth_anything", model_type="depth_anything", licence=LICENCE)
 
     @cached_property
     def _model(self) -> tuple[Any, Any, str]:
         import torch
         from transformers import AutoImageProcessor, AutoModelForDepthEstimation
 
-        self._config  # noqa: B018
+        self._config  # noqa: B018  (read for its errors)
+        logging.getLogger(__name__).info("depth_anything loads %s (%s)", self.name, LICENCE)
         device = "cuda" if torch.cuda.is_available() else "cpu"
         processor = AutoImageProcessor.from_pretrained(self.name, local_files_only=True)
-        return processor, AutoModelForDepthEstimation.from_pretrained(self.name, local_files_only=True).to(device).eval(), device
+        model = AutoModelForDepthEstimation.from_pretrained(self.name, local_files_only=True, use_safetensors=True)
+        return processor, model.to(device).eval(), device
 
     @property
     def is_metric(self) -> bool:
@@ -85,7 +78,11 @@ class DepthAnything:
         return self._config.depth_estimation_type == "metric"
 
     def predict(self, rgb: np.ndarray) -> np.ndarray:
-        """Return the model's output for a picture (H, W, 3) uint8 at its size: (H, W) float32 depth [m] or disparity."""
+        """Return the model's output for a picture (H, W, 3) uint8 at its size: (H, W) float32 depth [m] or disparity.
+
+        It is enlarged with bilinear weights. The library's pipeline takes bicubic ones, which overshoot at depth edges: they put
+        points before the nearer surface, where a robot would meet them.
+        """
         import torch
 
         processor, model, device = self._model
@@ -114,7 +111,9 @@ class DepthAnything:
             depth, sigma = from_disparity(out, *fit), reading.scale_sigma
         unknown = (reading.labels == Label.SKY) | ~(depth < FAR)
         depth = np.where(unknown, np.nan, np.maximum(depth, 0.05)).astype(np.float32)
-        return from_metric_depth(depth, reading, source="depth_anything", sigma=sigma, called="The depth model")
+        found = from_metric_depth(depth, reading, source="depth_anything", sigma=sigma, called="The depth model",
+                                  floor_mask=shown_floor(photo, depth.shape[1], depth.shape[0]))
+        return replace(found, notes=(f"Depth by {self.name} ({LICENCE}).", *found.notes))
 
     def estimate_frames(self, frames: Sequence[Frame], *, history: Sequence[Frame]) -> list[np.ndarray]:
         """Return z-depth (H, W) float32 [m] of each frame in the scale of the history; beyond 200 m it is unknown."""

@@ -8,6 +8,7 @@ import os
 import subprocess
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ import numpy as np
 from lyra_core.camera.se3 import inverse
 from lyra_core.config import DepthCfg
 from lyra_core.depth.align import depth_scale, known_depth, pose_scale
-from lyra_core.depth.file import from_metric_depth
+from lyra_core.depth.file import shown_floor
+from lyra_core.depth.measured import from_metric_depth
 from lyra_core.errors import BackendUnavailable, InputError
 from lyra_core.types import DepthEstimate, Frame, Label, Photo, PhotoReading
 
@@ -24,7 +26,8 @@ ENVIRONMENT = "LYRA_DEPTH_ANYTHING_3_PYTHON"
 """Environment variable: the Python of an environment made from requirements/depth-anything-3.txt."""
 INSTALL = f"make env-depth-anything-3, or set {ENVIRONMENT} to a Python with requirements/depth-anything-3.txt"
 DEFAULT_MODEL = "depth-anything/DA3NESTED-GIANT-LARGE-1.1"
-"""Lyra 2.0's own choice for given camera paths. Licence of these weights: CC-BY-NC-4.0."""
+"""Lyra 2.0's own choice for given camera paths."""
+LICENCE = "weights of the default model: CC-BY-NC-4.0, no commercial use; of another: see beside them"
 FAR = 200.0
 SIGMA = 0.1
 
@@ -58,7 +61,7 @@ class DepthAnything3:
     @staticmethod
     def probe() -> str:
         """Say where its environment is, for ``lyra-worlds doctor``."""
-        return f"{worker_python()} (weights are looked for when it starts)"
+        return f"{worker_python()} (weights are looked for when it starts; {LICENCE})"
 
     def check(self, photo: Photo) -> None:
         """Require the environment; the weights are looked for when the worker starts."""
@@ -71,7 +74,9 @@ class DepthAnything3:
         rgb = resized(photo.rgb, camera.width, camera.height)
         depth, _ = self._predict(rgb[None], inverse(reading.T_world_camera[None]), camera.K[None])
         depth = np.where(reading.labels == Label.SKY, np.nan, depth[0]).astype(np.float32)
-        return from_metric_depth(depth, reading, source="depth_anything_3", sigma=SIGMA, called="The depth model")
+        found = from_metric_depth(depth, reading, source="depth_anything_3", sigma=SIGMA, called="The depth model",
+                                  floor_mask=shown_floor(photo, depth.shape[1], depth.shape[0]))
+        return replace(found, notes=(f"Depth by {self.name} ({LICENCE}).", *found.notes))
 
     def estimate_frames(self, frames: Sequence[Frame], *, history: Sequence[Frame]) -> list[np.ndarray]:
         """Return z-depth (H, W) float32 [m] of each frame; sky is unknown."""

@@ -13,8 +13,8 @@ import cv2
 import numpy as np
 
 from lyra_core.camera.se3 import inverse
-from lyra_core.depth.plane import fit_floor
 from lyra_core.types import Camera, Frame, Provenance
+from tests.benchmarks.floor_plane import fit_floor
 
 DEFAULT_DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 MIN_INLIERS = 30

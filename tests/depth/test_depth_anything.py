@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
+from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from scene_depth import DepthFromScene, depth_at
@@ -103,7 +106,37 @@ def test_real_model_code_at_tiny_size(model_folder, kind):
         reading = read_photo(photo, PhotoCfg(), size=256)
         estimate = provider.estimate(photo, reading)
         assert estimate.source == "depth_anything" and estimate.depth.shape == estimate.labels.shape
+        assert any("Small models Apache-2.0; Base and Large CC-BY-NC-4.0" in note for note in estimate.notes)
         assert make_frame_depth(DepthCfg(provider="depth_anything", model=model_folder[kind])).is_metric
+
+
+@pytest.mark.parametrize("size", [(1024, 683), (683, 1024)], ids=["landscape", "portrait"])
+@pytest.mark.parametrize("kind", ["metric", "relative"])
+def test_equals_the_librarys_pipeline(model_folder, tmp_path, kind, size):
+    """What comes before and after the model, on a picture of a photo's size.
+
+    The pipeline enlarges its answer with bicubic weights, which overshoot at depth edges, and the provider with bilinear ones: the
+    pipeline's answer at the model's size is enlarged by OpenCV.
+    """
+    import torch
+    from PIL import Image
+    from transformers import DepthAnythingForDepthEstimation, pipeline
+
+    model = DepthAnythingForDepthEstimation.from_pretrained(model_folder[kind])
+    with torch.no_grad():
+        # Small random weights answer the same everywhere; larger ones see the picture, and the last keep the answer in range.
+        for name, weight in model.named_parameters():
+            weight *= 20.0 if name.startswith(("neck", "head")) and weight.ndim == 4 else 1.0
+        model.head.conv3.weight *= 1e-5
+    model.save_pretrained(tmp_path)
+    shutil.copy(Path(model_folder[kind]) / "preprocessor_config.json", tmp_path)
+    rgb = cv2.resize(load_photo(DEMO_PHOTO).rgb, size, interpolation=cv2.INTER_AREA)
+    theirs = pipeline("depth-estimation", model=str(tmp_path), device="cpu")
+    raw = theirs.forward(theirs.preprocess(Image.fromarray(rgb)))["predicted_depth"][0].numpy()
+    got = DepthAnything(DepthCfg(model=str(tmp_path))).predict(rgb)
+    assert got.shape == size[::-1]
+    assert raw.std() > 0.02 * np.abs(raw).mean() > 0, "a constant answer would hide a picture turned or squeezed"
+    np.testing.assert_allclose(got, cv2.resize(raw, size, interpolation=cv2.INTER_LINEAR), rtol=1e-4, atol=1e-4 * raw.std())
 
 
 def test_missing_and_wrong_models_are_named(model_folder, tmp_path):
@@ -114,6 +147,11 @@ def test_missing_and_wrong_models_are_named(model_folder, tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "bert"}')
     with pytest.raises(InputError, match="got model type 'bert'"):
         DepthAnything(DepthCfg(model=str(tmp_path))).check(photo)
+    pickled = tmp_path / "pickled"
+    shutil.copytree(model_folder["metric"], pickled)
+    (pickled / "model.safetensors").rename(pickled / "pytorch_model.bin")
+    with pytest.raises(InputError, match=r"got pickled weights .* expected model\.safetensors"):
+        DepthAnything(DepthCfg(model=str(pickled))).check(photo)
     with pytest.raises(ConfigError, match="frames_provider: got 'geometric', which knows only the photo"):
         make_frame_depth(DepthCfg(frames_provider="geometric"))
 

@@ -114,7 +114,7 @@ DEPTHS: dict[str, tuple[np.ndarray, str]] = {
     "negative": (np.full((320, 480), -2.0), "got depth at 0.0 % of the pixels"),
     "shape": (np.full((100, 100), 3.0), "got 100x100 px, expected the shape of the upright photo, 480x320 px"),
     "dimensions": (np.full((3, 320, 480), 3.0), "expected depth of shape (height, width)"),
-    "millimetres": (np.full((320, 480), 3000.0), "got a median depth of 3000 m, expected 0.05 to 1000 m"),
+    "millimetres": (np.full((320, 480), 3000.0), "got a median depth of 3000 m, expected 0.3 to 1000 m"),
     "text": (np.full((320, 480), "x"), "expected depth of shape (height, width)"),
 }
 
