@@ -39,6 +39,7 @@ FloorMask = Annotated[str | None, _arg("PNG", "none")]
 Horizon = Annotated[str | None, _arg("ROW[,ROLL]", "estimated")]
 Height = Annotated[float | None, _arg("METRES", _DEFAULTS.photo.camera_height)]
 Scene = Annotated[Literal["auto", "indoor", "outdoor"] | None, _arg("{auto,indoor,outdoor}", _DEFAULTS.photo.scene)]
+PriorUse = Annotated[Literal["auto", "off"] | None, _arg("{auto,off}", _DEFAULTS.photo.prior)]
 CameraPath = Annotated[str | None, _arg("PRESET|FILE", _DEFAULTS.generate.trajectory)]
 Frames = Annotated[int | None, _arg("INT", _DEFAULTS.generate.frames)]
 Generator = Annotated[str | None, _arg("NAME|CLASS", _DEFAULTS.generate.generator)]
@@ -65,7 +66,7 @@ AsJson = Annotated[bool, tyro.conf.FlagCreatePairsOff, tyro.conf.arg(name="json"
 def create(
     photo: Positional[Path], *, output: Folder, config: Config = None, seed: Seed = None, quality: Size = None,
     focal: Focal = None, intrinsics: Intrinsics = None, camera_height: Height = None, horizon: Horizon = None,
-    floor_mask: FloorMask = None, scene: Scene = None, trajectory: CameraPath = None, frames: Frames = None,
+    floor_mask: FloorMask = None, scene: Scene = None, prior: PriorUse = None, trajectory: CameraPath = None, frames: Frames = None,
     generator: Generator = None, server: Server = None, depth: Depth = None, depth_file: DepthFile = None,
     depth_unit: DepthUnit = None, depth_kind: DepthKind = None, depth_confidence: DepthConfidence = None,
     depth_model: DepthModel = None, frame_depth: FrameDepth = None, prompt: Prompt = None, captions: Captions = None,
@@ -88,6 +89,7 @@ def create(
             if known, by how many degrees it rises to the right, such as 0.42,-2.
         floor_mask: Picture in the photo's shape, white where floor is seen.
         scene: Kind of place.
+        prior: The learned prior of floor, walls and things; off: lines, colours and edges alone.
         trajectory: Camera path: walk_forward, look_around, orbit, zoom_in_out, loop, tour, or a Lyra .npz file.
         frames: Number of frames, 1 + 80 k.
         generator: Generator's name or module:Class.
@@ -119,7 +121,7 @@ def create(
         "seed": seed, "quality": quality,
         "photo": {
             "focal": focal, "intrinsics": intrinsics, "camera_height": camera_height, "horizon": horizon, "floor_mask": floor_mask,
-            "scene": scene, "licence": photo_licence,
+            "scene": scene, "prior": prior, "licence": photo_licence,
         },
         "depth": {
             "provider": "file" if depth_file else depth, "path": depth_file, "unit": depth_unit, "kind": depth_kind,

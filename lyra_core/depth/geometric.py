@@ -12,6 +12,7 @@ from lyra_core.camera.room_box import room_wall
 from lyra_core.camera.upright import UprightRays, manhattan_yaw, upright_rays
 from lyra_core.config import DepthCfg
 from lyra_core.depth.ceiling import find_ceiling, smoothed
+from lyra_core.depth.learned import thing_distances, wall_edge
 from lyra_core.depth.regions import components, standing_only, standing_pieces, without_speckle
 from lyra_core.io.images import resized
 from lyra_core.types import DepthEstimate, Label, Photo, PhotoReading
@@ -43,21 +44,24 @@ class DepthGeometric:
         camera, T, kind = reading.camera, reading.T_world_camera, reading.scene_kind
         rays, h = upright_rays(camera, T), float(T[2, 3])
         right = column_centres(rays)
-        read_labels, swallowed = without_swallowers(reading.labels)
+        read_labels, swallowed = (reading.labels, False) if reading.prior_depth is not None else without_swallowers(reading.labels)
         obstacle, floor = read_labels == Label.OBSTACLE, read_labels == Label.FLOOR
         edge = floor_edge(floor, obstacle, rays, right)
-        room = reading.room
+        room, prior = reading.room, reading.prior_depth
+        if prior is not None:
+            edge = wall_edge(edge, read_labels, prior, rays)
         wall = (fit_backdrop(edge, manhattan_yaw(reading.lines, camera, T), **down_limits(kind, h)) if room is None
                 else room_wall(room, right, h))
         foot = wall_foot(rays, right, wall)
         ahead_of_wall = h / foot
-        notes = _notes(edge.down, ahead_of_wall, kind)
+        notes = [f"The camera is assumed {h:g} m above the floor; this sets the scale of everything.",
+                 *_notes(edge.down, ahead_of_wall, kind)]
         if room is not None:
             notes.append("The walls are placed as a rectangular room that the edges of ceiling and corners show.")
         if swallowed:
             notes.append("Hardly any floor is seen between the things: what stands in front is laid on an assumed floor.")
 
-        labels = _layout_labels(read_labels, rays, foot)
+        labels = _layout_labels(read_labels, rays, foot, before_wall=Label.FLOOR if prior is None else Label.OBSTACLE)
         ceiling_height, seen = None, False
         if kind == "indoor":
             picture = smoothed(resized(photo.rgb, camera.width, camera.height))
@@ -67,12 +71,19 @@ class DepthGeometric:
                 labels[(rays.down < (h - ceiling_height) / ahead_of_wall) & (labels == Label.WALL)] = Label.CEILING
                 notes.append(f"The ceiling height of {ceiling_height:.2f} m is " + ("read from edges." if seen else "a guess."))
         clear = CLEAR_OF_WALL if room is None else CLEAR_OF_KNOWN_WALL
-        labels = _short_obstacles(without_speckle(labels), rays, h, foot, MAX_OBSTACLE_HEIGHT[kind], clear)
+        labels = without_speckle(labels)
+        if prior is None:
+            labels = _short_obstacles(labels, rays, h, foot, MAX_OBSTACLE_HEIGHT[kind], clear)
         labels = without_speckle(standing_only(labels))
         labels = consistent(labels, rays, foot, h, ceiling_height)
         standing = labels == Label.OBSTACLE
-        pieces = components(standing, order=rays.down) if room is None else standing_pieces(standing, rays.right, rays.down)
-        depth = layout_depth(labels, rays, foot, h, ceiling_height, pieces)
+        if prior is not None:
+            depth = layout_depth(labels, rays, foot, h, ceiling_height, [])
+            ahead = np.maximum(h * thing_distances(labels, prior, rays, foot), NEAREST_OBSTACLE)
+            depth = np.where(standing, ahead / np.maximum(rays.ahead, 0.05), depth).astype(np.float32)
+        else:
+            pieces = components(standing, order=rays.down) if room is None else standing_pieces(standing, rays.right, rays.down)
+            depth = layout_depth(labels, rays, foot, h, ceiling_height, pieces)
         return DepthEstimate(depth, labels, camera, T, ceiling_height, "geometric", reading.scale_sigma, tuple(notes))
 
 
@@ -94,12 +105,12 @@ def wall_foot(rays: UprightRays, right: np.ndarray, wall: np.ndarray) -> np.ndar
     return np.interp(np.nan_to_num(rays.right), right, wall).astype(np.float32)
 
 
-def _layout_labels(labels: np.ndarray, rays: UprightRays, foot: np.ndarray) -> np.ndarray:
-    """Return labels that agree with the walls: floor in front of their feet, nothing of the floor behind."""
+def _layout_labels(labels: np.ndarray, rays: UprightRays, foot: np.ndarray, *, before_wall: Label) -> np.ndarray:
+    """Return labels that agree with the walls: none of them in front of their feet, nothing of the floor behind."""
     out = labels.copy()
     in_front = np.where(np.isfinite(rays.down), rays.down > foot, rays.sink > 0)
     out[(labels == Label.FLOOR) & ~in_front] = Label.WALL
-    out[(labels == Label.WALL) & in_front] = Label.FLOOR
+    out[(labels == Label.WALL) & in_front] = before_wall
     out[(labels == Label.SKY) & in_front] = Label.FLOOR
     return out
 

@@ -15,8 +15,10 @@ from lyra_core.io.images import resized
 from lyra_core.photo.camera import CameraPose, Horizon, as_if_centred, classify_segments, find_camera, with_horizon
 from lyra_core.photo.clutter import lying_flat
 from lyra_core.photo.floor import HORIZON_SINK, Floor, find_floor
+from lyra_core.photo.fuse import fused_labels, prior_confidence, prior_scene_odds, with_said_floor
 from lyra_core.photo.lines import MIN_SEGMENTS, Segments, detect_segments, draw_segments
 from lyra_core.photo.obstacles import find_obstacles, stand_in_room
+from lyra_core.photo.prior import read_prior
 from lyra_core.photo.room import fit_room, level_view, sampled
 from lyra_core.photo.rugs import find_rug
 from lyra_core.photo.scene import scene_odds, straight_border
@@ -49,10 +51,13 @@ def read_photo(photo: Photo, cfg: PhotoCfg, *, size: int) -> PhotoReading:
     rays = upright_rays(camera, T_world_camera)
 
     regions = compute_superpixels(rgb)
+    prior = read_prior(rgb, camera, T_world_camera) if cfg.prior == "auto" else None
     sky = find_sky(regions, rays)
     upright, level = classify_segments(centred, pose, width, height)
     upright_edges, level_edges = (draw_segments(segments, chosen, width, height) for chosen in (upright, level))
     odds = scene_odds(regions, rays, sky, straight_border(sky.mask, level_edges))
+    if prior is not None:
+        odds += prior_scene_odds(prior)
     scene_kind = cfg.scene if cfg.scene != "auto" else "outdoor" if odds > 0 else "indoor"
     sky_mask = sky.mask if scene_kind == "outdoor" else np.zeros_like(sky.mask)
     floor = find_floor(regions, rays, sky_mask, upright_edges)
@@ -81,10 +86,18 @@ def read_photo(photo: Photo, cfg: PhotoCfg, *, size: int) -> PhotoReading:
 
     labels = np.full((height, width), Label.WALL, np.uint8)
     labels[floor.mask], labels[sky_mask], labels[obstacles] = Label.FLOOR, Label.SKY, Label.OBSTACLE
+    if prior is not None:
+        classical = labels
+        labels = fused_labels(classical, prior, regions, rays, outdoor=scene_kind == "outdoor")
+        if photo.floor_mask is not None:
+            labels = with_said_floor(labels, floor.mask, rays)
     confidence = _confidence(pose, floor, rays, cfg.camera_height)
+    if prior is not None:
+        confidence |= prior_confidence(prior, labels, classical, rays)
     sigma = float(np.hypot(_HEIGHT_SIGMA, _FOCAL_SIGMA[photo.focal_source]))
     notes = _notes(photo, cfg, pose, floor, sky, len(segments.ends), scene_kind, odds)
-    return PhotoReading(camera, T_world_camera, labels, scene_kind, segments.ends, confidence, sigma, notes, room)
+    return PhotoReading(camera, T_world_camera, labels, scene_kind, segments.ends, confidence, sigma, notes, room,
+                        None if prior is None else prior.depth)
 
 
 def _find_camera(photo: Photo, segments: Segments, width: int, height: int,
@@ -136,7 +149,7 @@ def visible_floor_area(floor: np.ndarray, rays: UprightRays, camera_height: floa
 
 def _notes(photo: Photo, cfg: PhotoCfg, pose: CameraPose, floor: Floor, sky: Sky, segments: int, scene_kind: str,
            odds: float) -> tuple[str, ...]:
-    notes = [f"The camera is assumed {cfg.camera_height:g} m above the floor; this sets the scale of everything."]
+    notes = []
     if photo.focal_source == "none" and pose.from_lines:
         notes.append(f"The focal length ({pose.focal:.2f} of the long side) is estimated from lines; the file does not tell it.")
     if not pose.from_lines:

@@ -13,7 +13,7 @@ simpler scenes of SCENES, whose camera stands at the origin.
 
 from lyra_core.scenes.render import PLAIN, Effects, RenderedScene, render, render_truth
 from lyra_core.scenes.rooms import corridor, furnished_room, office
-from lyra_core.scenes.sampling import KINDS, SceneCase, benchmark_cases, sample_scene
+from lyra_core.scenes.sampling import KINDS, SceneCase, benchmark_cases, sample_scene, sample_views
 from lyra_core.scenes.scene import Scene
 from lyra_core.scenes.streets import street
 from lyra_core.scenes.topdown import blocked, ground_height
@@ -38,5 +38,6 @@ __all__ = [
     "render",
     "render_truth",
     "sample_scene",
+    "sample_views",
     "street",
 ]
