@@ -181,8 +181,7 @@ class PhotoReading:
     lines: np.ndarray
     """(M, 4) float32 line segments u0 v0 u1 v1 [px] that the camera was read from."""
     confidence: dict[str, float]
-    """line_support, floor_separation, visible_floor_m2, overall, and with the prior its certainty, its certainty of depth, and how
-    far its floor is the classical one: each in [0, 1] but the area."""
+    """line_support, floor_separation, visible_floor_m2, overall: each in [0, 1] but the area."""
     scale_sigma: float
     """Relative standard deviation of the metric scale (log space)."""
     notes: tuple[str, ...] = ()

@@ -12,7 +12,7 @@ from lyra_core.camera.room_box import room_wall
 from lyra_core.camera.upright import UprightRays, manhattan_yaw, upright_rays
 from lyra_core.config import DepthCfg
 from lyra_core.depth.ceiling import find_ceiling, smoothed
-from lyra_core.depth.learned import thing_distances, wall_edge
+from lyra_core.depth.learned import room_agrees, thing_distances, wall_edge
 from lyra_core.depth.regions import components, standing_only, standing_pieces, without_speckle
 from lyra_core.io.images import resized
 from lyra_core.types import DepthEstimate, Label, Photo, PhotoReading
@@ -49,6 +49,8 @@ class DepthGeometric:
         edge = floor_edge(floor, obstacle, rays, right)
         room, prior = reading.room, reading.prior_depth
         if prior is not None:
+            if room is not None and not room_agrees(room_wall(room, right, h), right, read_labels, prior, rays):
+                room = None
             edge = wall_edge(edge, read_labels, prior, rays)
         wall = (fit_backdrop(edge, manhattan_yaw(reading.lines, camera, T), **down_limits(kind, h)) if room is None
                 else room_wall(room, right, h))

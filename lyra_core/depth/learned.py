@@ -11,13 +11,15 @@ from lyra_core.camera.upright import UprightRays
 from lyra_core.depth.regions import components
 from lyra_core.types import Label
 
-_EDGE_WEIGHT = 0.6
+_EDGE_WEIGHT = 0.3
 """Of the floor's edge beside the prior's own distance of a wall, where the two agree."""
 _AGREE = 0.4
 """Log difference up to which they do."""
+_ROOM_AGREES = 0.3
+"""Median log difference of distance up to which a fitted room is believed."""
 _FEWEST = 4
 """Wall pixels of a column."""
-_CONTACT = 0.3
+_CONTACT = 0.15
 """Most that a thing is moved to stand where it meets the floor, in log distance."""
 
 
@@ -43,6 +45,19 @@ def wall_edge(edge: Edge, labels: np.ndarray, prior_depth: np.ndarray, rays: Upr
         both = np.exp(_EDGE_WEIGHT * np.log(edge.down) + (1 - _EDGE_WEIGHT) * np.log(found))
     down = np.where(agree, both, np.where(np.isfinite(found), found, edge.down))
     return replace(edge, down=down, occluded=edge.occluded & ~np.isfinite(found))
+
+
+def room_agrees(wall: np.ndarray, right: np.ndarray, labels: np.ndarray, prior_depth: np.ndarray, rays: UprightRays) -> bool:
+    """True if the prior sees the walls of a fitted room about where they were fitted.
+
+    Args:
+        right, wall: (C,) columns and the ``down`` at which the room's walls meet the floor.
+    """
+    seen = (labels == Label.WALL) & np.isfinite(foot_of(prior_depth, rays)) & np.isfinite(rays.right)
+    if seen.sum() < _FEWEST:
+        return False
+    fitted = np.interp(rays.right[seen], right, wall)
+    return float(np.median(np.abs(np.log(foot_of(prior_depth, rays)[seen] / fitted)))) < _ROOM_AGREES
 
 
 def foot_of(prior_depth: np.ndarray, rays: UprightRays) -> np.ndarray:

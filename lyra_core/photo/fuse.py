@@ -10,21 +10,23 @@ from lyra_core.photo.prior import CLASSES, Prior
 from lyra_core.photo.superpixels import Superpixels
 from lyra_core.types import Label
 
-_CLASSICAL = 0.6
-"""Log odds that lines and colours give the class they found, beside the prior's."""
-_SCENE = 1.5
-"""Weight of the prior's sky and ceiling beside the other evidence of the kind of place."""
+_CLASSICAL, _IN_ROOM = 0.6, 1.2
+"""Log odds that lines and colours give the class they found, beside the prior's; and where they fitted a whole room."""
+_SCENE, _HOUSES = 2.0, 1.0
+"""Weight of the prior's sky and ceiling beside the other evidence of the kind of place; houses, too, reach the upper border."""
 
 
-def fused_labels(classical: np.ndarray, prior: Prior, regions: Superpixels, rays: UprightRays, *, outdoor: bool) -> np.ndarray:
+def fused_labels(classical: np.ndarray, prior: Prior, regions: Superpixels, rays: UprightRays, *, outdoor: bool,
+                 in_room: bool = False) -> np.ndarray:
     """Return (H, W) uint8 labels: per superpixel the likeliest class by both.
 
     Args:
         classical: (H, W) uint8 labels without the prior.
+        in_room: edges showed a whole room.
     """
     score = np.stack([np.log(np.maximum(regions.mean_of(prior.odds[..., k]), 1e-3)) for k in range(len(CLASSES))], 1)
     for k, label in enumerate(CLASSES):
-        score[:, k] += _CLASSICAL * regions.mean_of((classical == label).astype(np.float32))
+        score[:, k] += (_IN_ROOM if in_room else _CLASSICAL) * regions.mean_of((classical == label).astype(np.float32))
     sink = regions.mean_of(rays.sink)
     score[:, CLASSES.index(Label.FLOOR)] -= 20.0 * (sink < HORIZON_SINK)
     score[:, CLASSES.index(Label.CEILING)] -= 20.0 * ((sink > -HORIZON_SINK) | outdoor)
@@ -33,23 +35,10 @@ def fused_labels(classical: np.ndarray, prior: Prior, regions: Superpixels, rays
 
 
 def prior_scene_odds(prior: Prior) -> float:
-    """Return the log odds, positive for outdoors, that the prior's sky and ceiling speak."""
-    sky, ceiling = (float(prior.odds[..., CLASSES.index(label)].mean()) for label in (Label.SKY, Label.CEILING))
-    return _SCENE * float(np.clip(np.log((sky + 0.02) / (ceiling + 0.02)), -2, 2))
-
-
-def prior_confidence(prior: Prior, labels: np.ndarray, classical: np.ndarray, rays: UprightRays) -> dict[str, float]:
-    """Return how sure the prior is below the horizon, and how far the classical evidence finds the same floor; both in [0, 1].
-
-    Args:
-        labels: (H, W) uint8, fused.
-        classical: (H, W) uint8, without the prior.
-    """
-    below = rays.sink > HORIZON_SINK
-    certain = float(prior.odds.max(-1)[below].mean()) if below.any() else 0.0
-    a, b = labels == Label.FLOOR, classical == Label.FLOOR
-    depth = float(np.exp(-np.median(prior.sigma[below]))) if below.any() else 0.0
-    return {"prior_certainty": certain, "prior_depth": depth, "floor_agreement": float((a & b).sum() / max((a | b).sum(), 1))}
+    """Return log odds, positive for outdoors, by the sky that the prior sees along the upper border; windows end below it."""
+    sky, ceiling, wall = (float(prior.odds[: len(prior.odds) // 10, :, CLASSES.index(label)].mean())
+                          for label in (Label.SKY, Label.CEILING, Label.WALL))
+    return _SCENE * float(np.clip(np.log((sky + 0.02) / (ceiling + 0.5 * wall + 0.02)) + _HOUSES, -2, 2))
 
 
 def with_said_floor(labels: np.ndarray, floor: np.ndarray, rays: UprightRays) -> np.ndarray:

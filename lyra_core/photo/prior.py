@@ -18,8 +18,6 @@ from lyra_core.types import Camera, Label
 
 WEIGHTS = Path(__file__).parent / "data" / "layout.safetensors"
 CLASSES = (Label.FLOOR, Label.WALL, Label.CEILING, Label.OBSTACLE, Label.SKY)
-USUAL_HEIGHT = 1.5
-"""Of a camera that the network's heights are counted from [m]."""
 LONG_SIDE = 160
 """The network reads pictures of about this size, as it did in training [px]."""
 _GROUPS, _EPSILON = 8, 1e-5
@@ -35,10 +33,6 @@ class Prior:
     """(H, W) float32 z-depth over the camera's height above the floor."""
     sigma: np.ndarray
     """(H, W) float32: stated error of ln(depth), the scale of a Laplace distribution."""
-    camera_height: float
-    """Above the floor, by the sizes of what is seen [m]."""
-    height_sigma: float
-    """Stated error of its logarithm."""
 
 
 def read_prior(rgb: np.ndarray, camera: Camera, T_world_camera: np.ndarray, *, weights: Path = WEIGHTS) -> Prior:
@@ -61,9 +55,7 @@ def read_prior(rgb: np.ndarray, camera: Camera, T_world_camera: np.ndarray, *, w
     # The network's pixel covers 2 x 2 of the picture it read.
     full = _enlarged(out, height, width).transpose(1, 2, 0)
     odds = np.exp(full[..., :5] - full[..., :5].max(-1, keepdims=True))
-    height = float(USUAL_HEIGHT * np.exp(np.median(out[7])))
-    return Prior(odds / odds.sum(-1, keepdims=True), np.exp(full[..., 5]), np.exp(np.clip(full[..., 6], -4, 2)), height,
-                 float(np.exp(np.clip(np.median(out[8]), -4, 2))))
+    return Prior(odds / odds.sum(-1, keepdims=True), np.exp(full[..., 5]), np.exp(np.clip(full[..., 6], -4, 2)))
 
 
 def inputs_of(rgb: np.ndarray, K: np.ndarray, R_world_camera: np.ndarray) -> np.ndarray:
@@ -85,7 +77,7 @@ def inputs_of(rgb: np.ndarray, K: np.ndarray, R_world_camera: np.ndarray) -> np.
 
 
 def forward(net: dict[str, np.ndarray], x: np.ndarray) -> np.ndarray:
-    """Return the network's outputs (9, H / 2, W / 2) float32 of inputs (5, H, W)."""
+    """Return the network's outputs (7, H / 2, W / 2) float32 of inputs (5, H, W)."""
     y = np.maximum(_convolved(net, "stem", x, stride=2), 0)
     count = 1 + max(int(name.split(".")[1]) for name in net if name.startswith("down."))
     seen = []

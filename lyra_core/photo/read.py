@@ -15,7 +15,7 @@ from lyra_core.io.images import resized
 from lyra_core.photo.camera import CameraPose, Horizon, as_if_centred, classify_segments, find_camera, with_horizon
 from lyra_core.photo.clutter import lying_flat
 from lyra_core.photo.floor import HORIZON_SINK, Floor, find_floor
-from lyra_core.photo.fuse import fused_labels, prior_confidence, prior_scene_odds, with_said_floor
+from lyra_core.photo.fuse import fused_labels, prior_scene_odds, with_said_floor
 from lyra_core.photo.lines import MIN_SEGMENTS, Segments, detect_segments, draw_segments
 from lyra_core.photo.obstacles import find_obstacles, stand_in_room
 from lyra_core.photo.prior import read_prior
@@ -87,13 +87,10 @@ def read_photo(photo: Photo, cfg: PhotoCfg, *, size: int) -> PhotoReading:
     labels = np.full((height, width), Label.WALL, np.uint8)
     labels[floor.mask], labels[sky_mask], labels[obstacles] = Label.FLOOR, Label.SKY, Label.OBSTACLE
     if prior is not None:
-        classical = labels
-        labels = fused_labels(classical, prior, regions, rays, outdoor=scene_kind == "outdoor")
+        labels = fused_labels(labels, prior, regions, rays, outdoor=scene_kind == "outdoor", in_room=room is not None)
         if photo.floor_mask is not None:
             labels = with_said_floor(labels, floor.mask, rays)
     confidence = _confidence(pose, floor, rays, cfg.camera_height)
-    if prior is not None:
-        confidence |= prior_confidence(prior, labels, classical, rays)
     sigma = float(np.hypot(_HEIGHT_SIGMA, _FOCAL_SIGMA[photo.focal_source]))
     notes = _notes(photo, cfg, pose, floor, sky, len(segments.ends), scene_kind, odds)
     return PhotoReading(camera, T_world_camera, labels, scene_kind, segments.ends, confidence, sigma, notes, room,

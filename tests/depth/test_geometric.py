@@ -42,8 +42,7 @@ def test_camera_of_the_room(room, estimated):
     assert tilt < 1.0
     assert reading.scene_kind == "indoor" and reading.camera.K[0, 0] == pytest.approx(room.camera.K[0, 0])
     assert np.allclose(reading.T_world_camera[:3, 3], (0, 0, 1.5))
-    assert set(reading.confidence) == {"line_support", "floor_separation", "visible_floor_m2", "prior_certainty", "prior_depth",
-                                       "floor_agreement", "overall"}
+    assert set(reading.confidence) == {"line_support", "floor_separation", "visible_floor_m2", "overall"}
     assert 0 <= reading.confidence["overall"] <= 1
 
 

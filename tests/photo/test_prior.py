@@ -94,7 +94,7 @@ def prior_of(label_map, depth):
     odds = np.full((*label_map.shape, len(CLASSES)), 0.02, np.float32)
     for k, label in enumerate(CLASSES):
         odds[..., k] += 0.9 * (label_map == label)
-    return Prior(odds, depth.astype(np.float32), np.full(label_map.shape, 0.1, np.float32), 1.5, 0.1)
+    return Prior(odds, depth.astype(np.float32), np.full(label_map.shape, 0.1, np.float32))
 
 
 def level(*, size=(96, 72), height=1.5):
@@ -120,13 +120,13 @@ def test_no_floor_above_the_horizon_and_no_sky_indoors():
 
 
 def test_things_stand_where_they_meet_the_floor():
-    """The prior is 20 % short of a box at 4.5 m; the floor below it says where it stands."""
+    """The prior is 10 % short of a box at 4.5 m; the floor below it says where it stands."""
     camera, _, rays = level()
     h, box = 1.5, np.zeros((72, 96), bool)
     foot = int(np.ceil(camera.K[1, 2] + camera.K[1, 1] * h / 4.5))
     box[30:foot, 40:60] = True
     labels = np.where(box, Label.OBSTACLE, np.where(rays.sink > 0.02, Label.FLOOR, Label.WALL)).astype(np.uint8)
-    distance = thing_distances(labels, np.full((72, 96), 0.8 * 4.5 / h, np.float32), rays, np.full((72, 96), 0.1))
+    distance = thing_distances(labels, np.full((72, 96), 0.9 * 4.5 / h, np.float32), rays, np.full((72, 96), 0.1))
     assert np.isnan(distance[~box]).all() and np.allclose(h * distance[box], 4.5, rtol=0.03)
     wall = thing_distances(labels, np.full((72, 96), 9.0, np.float32), rays, np.full((72, 96), h / 3.2))
     assert (h * wall[box] < 3.2).all()

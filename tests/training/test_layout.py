@@ -84,7 +84,7 @@ def test_numpy_gives_what_torch_gives(size, tmp_path):
     with torch.no_grad():
         expected = net(torch.from_numpy(x)[None])[0].numpy()
     got = prior.forward(loaded, x)
-    assert got.shape == expected.shape == (9, size[0] // 2, size[1] // 2)
+    assert got.shape == expected.shape == (7, size[0] // 2, size[1] // 2)
     np.testing.assert_allclose(got, expected, atol=1e-4 * expected.std())
 
 
@@ -121,10 +121,10 @@ def test_repainting_keeps_what_is_where(views):
 
 def test_unknown_pixels_teach_nothing():
     torch.manual_seed(0)
-    out = torch.randn(1, 9, 4, 4, requires_grad=True)
+    out = torch.randn(1, 7, 4, 4, requires_grad=True)
     labels, depth = torch.full((1, 4, 4), -1), torch.full((1, 4, 4), torch.nan)
     labels[0, 0, 0], depth[0, 1, 1] = 2, 0.3
-    losses = layout_loss(out, labels, depth, torch.zeros(1))
+    losses = layout_loss(out, labels, depth)
     (losses["classes"] + losses["depth"]).backward()
     assert out.grad is not None
     touched = out.grad[0].abs().sum(0) > 0

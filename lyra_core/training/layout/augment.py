@@ -49,8 +49,6 @@ class Example:
     """(H / 2, W / 2) int64, -1 = unknown."""
     log_depth: np.ndarray
     """(H / 2, W / 2) float32: ln(depth / camera height), NaN = unknown."""
-    camera_height: float
-    """[m]"""
 
 
 def example(view: View, rng: np.random.Generator, size: tuple[int, int]) -> Example:
@@ -75,7 +73,7 @@ def example(view: View, rng: np.random.Generator, size: tuple[int, int]) -> Exam
     if rng.random() < 0.5:
         inputs, classes, log_depth = inputs[..., ::-1].copy(), classes[:, ::-1].copy(), log_depth[:, ::-1].copy()
         inputs[4] *= -1
-    return Example(inputs, classes, log_depth.astype(np.float32), view.camera_height)
+    return Example(inputs, classes, log_depth.astype(np.float32))
 
 
 def _crop(view: View, rng: np.random.Generator, size: tuple[int, int]) -> tuple[tuple[float, float], float]:

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 CLASSES = ("floor", "wall", "ceiling", "obstacle", "sky")
 INPUTS = 5
 """RGB, and of the ray with z = 1 in camera axes: how far it sinks and how far it runs to the right, in gravity's frame."""
-OUTPUTS = len(CLASSES) + 4
-"""Class logits; ln(depth / camera height) and ln of its error; ln(camera height / USUAL_HEIGHT) and ln of its error."""
+OUTPUTS = len(CLASSES) + 2
+"""Class logits; ln(depth / camera height) and ln of its error."""
 WIDTHS = (24, 48, 96, 160)
 GROUPS = 8
 
@@ -66,22 +66,15 @@ class LayoutNet(nn.Module):
         return self.head(y)
 
 
-def layout_loss(out: Tensor, labels: Tensor, log_depth: Tensor, log_height: Tensor) -> dict[str, Tensor]:
-    """Return the losses of outputs (B, OUTPUTS, h, w): cross entropy, and the Laplace likelihoods of depth and camera height.
+def layout_loss(out: Tensor, labels: Tensor, log_depth: Tensor) -> dict[str, Tensor]:
+    """Return the losses of outputs (B, OUTPUTS, h, w): cross entropy and the Laplace likelihood of depth, but for a constant.
 
     Args:
         labels: (B, h, w) int64 index into CLASSES, -1 = unknown.
         log_depth: (B, h, w) ln(depth / camera height), NaN = unknown.
-        log_height: (B,) ln(camera height / USUAL_HEIGHT).
     """
-    logits, depth, height = out.split([len(CLASSES), 2, 2], 1)
     known = torch.isfinite(log_depth)
-    error = _laplace(depth, torch.where(known, log_depth, 0))
-    return {"classes": F.cross_entropy(logits, labels, ignore_index=-1), "depth": (error * known).sum() / known.sum().clamp(min=1),
-            "height": _laplace(height, log_height[:, None, None]).mean()}
-
-
-def _laplace(value_and_spread: Tensor, truth: Tensor) -> Tensor:
-    """Return the negative log likelihood (B, h, w) of (B, 2, h, w), but for a constant."""
-    spread = value_and_spread[:, 1].clamp(-4, 2)
-    return (value_and_spread[:, 0] - truth).abs() * torch.exp(-spread) + spread
+    spread = out[:, -1].clamp(-4, 2)
+    error = (out[:, -2] - torch.where(known, log_depth, 0)).abs() * torch.exp(-spread) + spread
+    return {"classes": F.cross_entropy(out[:, : len(CLASSES)], labels, ignore_index=-1),
+            "depth": (error * known).sum() / known.sum().clamp(min=1)}

@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from lyra_core.errors import ConfigError
 from lyra_core.io.files import write_bytes
 from lyra_core.jobs.progress import Progress
-from lyra_core.photo.prior import USUAL_HEIGHT
 from lyra_core.training.layout.augment import View, example
 from lyra_core.training.layout.model import LayoutNet, layout_loss
 
@@ -41,8 +40,6 @@ class LayoutCfg:
     """Decay of the weights' moving average, which is what a run gives."""
     depth_weight: float = 0.5
     """Of the depth's loss beside the classes'."""
-    height_weight: float = 0.1
-    """Of the camera height's."""
     size: tuple[int, int] = (160, 128)
     """Of examples, long and short side [px]."""
     portrait: float = 0.2
@@ -105,7 +102,7 @@ class LayoutTrainer:
         inputs, *truth = self._batch()
         losses = layout_loss(self.network(inputs.to(memory_format=torch.channels_last)), *truth)
         self.optimizer.zero_grad()
-        (losses["classes"] + self.cfg.depth_weight * losses["depth"] + self.cfg.height_weight * losses["height"]).backward()
+        (losses["classes"] + self.cfg.depth_weight * losses["depth"]).backward()
         nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
         self.optimizer.step()
         # A young average follows the weights more closely.
@@ -116,7 +113,7 @@ class LayoutTrainer:
         self.step += 1
         return {name: float(value.detach()) for name, value in losses.items()}
 
-    def _batch(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def _batch(self) -> tuple[Tensor, Tensor, Tensor]:
         rng = np.random.default_rng([self.cfg.seed, self.step])
         tall = bool(self._tall) and (not self._wide or rng.random() < self.cfg.portrait)
         long, short = self.cfg.size
@@ -124,8 +121,7 @@ class LayoutTrainer:
         chosen = [self.views[pool[i]] for i in rng.integers(len(pool), size=self.cfg.batch)]
         examples = [example(view, rng, size) for view in chosen]
         return (torch.from_numpy(np.stack([e.inputs for e in examples])), torch.from_numpy(np.stack([e.classes for e in examples])),
-                torch.from_numpy(np.stack([e.log_depth for e in examples])),
-                torch.tensor([np.log(e.camera_height / USUAL_HEIGHT) for e in examples], dtype=torch.float32))
+                torch.from_numpy(np.stack([e.log_depth for e in examples])))
 
     def _tensors(self) -> dict[str, Tensor]:
         """Return all that changes from step to step, by name."""
