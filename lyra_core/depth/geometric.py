@@ -30,7 +30,11 @@ FLOOR_TRUSTED, LARGEST_OBSTACLE = 0.1, 0.2
 
 
 class DepthGeometric:
-    """The default provider: no weights, any photo; exact where the place is made of a floor and upright surfaces."""
+    """The default provider: any photo, nothing to download.
+
+    Lines, floor and contact rows, exact where the place is made of a floor and upright surfaces; and, where the reading asked the
+    learned prior, its distances of walls and its shapes of things.
+    """
 
     def __init__(self, cfg: DepthCfg) -> None:
         self.cfg = cfg
@@ -38,8 +42,8 @@ class DepthGeometric:
     def estimate(self, photo: Photo, reading: PhotoReading) -> DepthEstimate:
         """Return metric depth; every pixel but sky has one.
 
-        Vertical surfaces keep one forward distance per upright column; walls are vertical planes between 1.2 m and 15 m
-        (indoor) or 40 m (outdoor); each obstacle stands upright, facing the camera, where it meets the floor.
+        Walls are vertical planes between 1.2 m and 15 m (indoor) or 40 m (outdoor). Each obstacle has the prior's shape, moved to
+        where it meets the floor; without the prior it stands upright there, facing the camera.
         """
         camera, T, kind = reading.camera, reading.T_world_camera, reading.scene_kind
         rays, h = upright_rays(camera, T), float(T[2, 3])
