@@ -43,7 +43,7 @@ def read_prior(rgb: np.ndarray, camera: Camera, T_world_camera: np.ndarray, *, w
     Raises:
         InputError: the weights cannot be read.
     """
-    net = _load(weights)
+    net = read_weights(weights)
     height, width = rgb.shape[:2]
     scale = LONG_SIDE / max(height, width)
     small_camera = camera.resized(max(16, 2 * round(width * scale / 2)), max(16, 2 * round(height * scale / 2)))
@@ -127,7 +127,7 @@ def _normalised(net: dict[str, np.ndarray], name: str, x: np.ndarray) -> np.ndar
 
 
 @cache
-def _load(path: Path) -> dict[str, np.ndarray]:
+def read_weights(path: Path) -> dict[str, np.ndarray]:
     """Read a safetensors file: an 8-byte length, a JSON header, and the numbers.
 
     Raises:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -64,6 +66,14 @@ def test_a_stopped_run_ends_with_the_same_bytes(views, tmp_path):
     assert (whole / WEIGHTS).read_bytes() == (stopped / WEIGHTS).read_bytes()
 
 
+def test_a_run_may_begin_with_other_weights(views, tmp_path):
+    first = LayoutTrainer(TINY, views, tmp_path / "a")
+    write_weights(tmp_path / "w.safetensors", dict(first.network.named_parameters()))
+    other = LayoutTrainer(replace(TINY, seed=9), views, tmp_path / "b", start=tmp_path / "w.safetensors")
+    for (name, p), q in zip(first.network.named_parameters(), other.network.parameters(), strict=True):
+        assert torch.equal(p.half().float(), q), name
+
+
 def test_it_learns_the_floor(views, tmp_path):
     """Forty steps on six views: the classes' loss falls well below what guessing the shares gives."""
     cfg = LayoutCfg(steps=40, batch=4, views=6, size=(48, 32), threads=1, warmup=5, learning_rate=4e-3)
@@ -78,7 +88,7 @@ def test_numpy_gives_what_torch_gives(size, tmp_path):
     torch.manual_seed(0)
     net = LayoutNet().eval()
     write_weights(tmp_path / "w.safetensors", dict(net.named_parameters()))
-    loaded = prior._load(tmp_path / "w.safetensors")
+    loaded = prior.read_weights(tmp_path / "w.safetensors")
     net.load_state_dict({name: torch.from_numpy(value) for name, value in loaded.items()})
     x = np.random.default_rng(0).standard_normal((5, *size)).astype(np.float32)
     with torch.no_grad():
@@ -134,6 +144,6 @@ def test_unknown_pixels_teach_nothing():
 def test_bad_weights_and_settings_are_refused(tmp_path):
     (tmp_path / "cut.safetensors").write_bytes(b"\x10\0\0\0\0\0\0\0{\"a\":")
     with pytest.raises(InputError, match=r"cut\.safetensors"):
-        prior._load(tmp_path / "cut.safetensors")
+        prior.read_weights(tmp_path / "cut.safetensors")
     with pytest.raises(ConfigError, match="layout: size"):
         LayoutCfg(size=(24, 32))

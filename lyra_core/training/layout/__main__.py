@@ -10,7 +10,7 @@ from lyra_core.jobs.progress import ProgressRich
 
 
 def main(output: Path, *, steps: int = 8000, views: int = 6000, batch: int = 12, seed: int = 0, device: str = "cpu",
-         resume: bool = False) -> None:
+         start: Path | None = None, resume: bool = False) -> None:
     """Render the views that are missing, then train.
 
     Args:
@@ -20,6 +20,7 @@ def main(output: Path, *, steps: int = 8000, views: int = 6000, batch: int = 12,
         batch: Examples per step.
         seed: Of views and steps.
         device: That renders the views: cpu or cuda.
+        start: Weights to begin with, such as lyra_core/photo/data/layout.safetensors; none: random ones.
         resume: Go on with the run in the folder.
     """
     from lyra_core.training.layout.train import WEIGHTS, LayoutCfg, LayoutTrainer
@@ -27,7 +28,8 @@ def main(output: Path, *, steps: int = 8000, views: int = 6000, batch: int = 12,
 
     progress = ProgressRich()
     found = load_views(output / "views", views, seed=seed, device=device, progress=progress)
-    trainer = LayoutTrainer(LayoutCfg(steps=steps, batch=batch, views=views, seed=seed), found, output, resume=resume)
+    trainer = LayoutTrainer(LayoutCfg(steps=steps, batch=batch, views=views, seed=seed), found, output, resume=resume,
+                            start=start)
     losses = trainer.run(progress)
     print(f"{output / WEIGHTS}: " + ", ".join(f"{name} {value:.3f}" for name, value in losses.items()))
 

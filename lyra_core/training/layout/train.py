@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from lyra_core.errors import ConfigError
 from lyra_core.io.files import write_bytes
 from lyra_core.jobs.progress import Progress
+from lyra_core.photo.prior import read_weights
 from lyra_core.training.layout.augment import View, example
 from lyra_core.training.layout.model import LayoutNet, layout_loss
 
@@ -59,10 +60,14 @@ class LayoutCfg:
 class LayoutTrainer:
     """One run: the network, what AdamW remembers, the moving average, and how far it is."""
 
-    def __init__(self, cfg: LayoutCfg, views: list[View], folder: Path, *, resume: bool = False) -> None:
+    def __init__(self, cfg: LayoutCfg, views: list[View], folder: Path, *, resume: bool = False, start: Path | None = None) -> None:
         """Build the network, or take up a run from its folder.
 
+        Args:
+            start: weights that a new run begins with, such as the installed ones.
+
         Raises:
+            InputError: ``start`` cannot be read.
             ConfigError: the folder holds a run of other settings, or one and it is not to be resumed.
         """
         if cfg.threads:
@@ -70,6 +75,8 @@ class LayoutTrainer:
         torch.manual_seed(cfg.seed)
         self.cfg, self.views, self.folder = cfg, views, folder
         self.network = LayoutNet()
+        if start is not None:
+            self.network.load_state_dict({name: torch.from_numpy(value) for name, value in read_weights(start).items()})
         self.optimizer = torch.optim.AdamW(self.network.parameters(), lr=cfg.learning_rate, weight_decay=cfg.weight_decay)
         self.average = {name: p.detach().clone() for name, p in self.network.named_parameters()}
         self.step = 0
