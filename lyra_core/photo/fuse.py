@@ -41,8 +41,6 @@ def prior_scene_odds(prior: Prior) -> float:
     return _SCENE * float(np.clip(np.log((sky + 0.02) / (ceiling + 0.5 * wall + 0.02)) + _HOUSES, -2, 2))
 
 
-def with_said_floor(labels: np.ndarray, floor: np.ndarray, rays: UprightRays) -> np.ndarray:
+def with_said_floor(labels: np.ndarray, floor: np.ndarray) -> np.ndarray:
     """Return labels (H, W) with floor where the user says, (H, W) bool, and nowhere else."""
-    out = np.where((labels == Label.FLOOR) & ~floor, np.uint8(Label.OBSTACLE), labels)
-    out[floor & (rays.sink > HORIZON_SINK)] = Label.FLOOR
-    return out
+    return np.where(floor, np.uint8(Label.FLOOR), np.where(labels == Label.FLOOR, np.uint8(Label.OBSTACLE), labels))

@@ -89,7 +89,8 @@ def read_photo(photo: Photo, cfg: PhotoCfg, *, size: int) -> PhotoReading:
     if prior is not None:
         labels = fused_labels(labels, prior, regions, rays, outdoor=scene_kind == "outdoor", in_room=room is not None)
         if photo.floor_mask is not None:
-            labels = with_said_floor(labels, floor.mask, rays)
+            labels = with_said_floor(labels, floor.mask)
+        floor = replace(floor, mask=labels == Label.FLOOR)
     confidence = _confidence(pose, floor, rays, cfg.camera_height)
     sigma = float(np.hypot(_HEIGHT_SIGMA, _FOCAL_SIGMA[photo.focal_source]))
     notes = _notes(photo, cfg, pose, floor, sky, len(segments.ends), scene_kind, odds)

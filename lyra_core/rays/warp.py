@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from lyra_core.errors import BackendUnavailable
+from lyra_core.camera.warp_package import load_warp
 from lyra_core.rays.base import Hits
 
 
@@ -12,15 +12,7 @@ class RayTracerWarp:
     """First hits by warp.mesh_query_ray."""
 
     def __init__(self, vertices: np.ndarray, faces: np.ndarray) -> None:
-        try:
-            import warp as wp
-        except ImportError as error:
-            raise BackendUnavailable("ray tracer 'warp'", reason=str(error), install="pip install warp-lang") from error
-        # Before the first kernel: Warp prints its banner to stdout when it starts, which would spoil JSON output.
-        if hasattr(wp, "LOG_ERROR"):
-            wp.config.log_level = wp.LOG_ERROR
-        else:
-            wp.config.quiet = True
+        wp = load_warp("ray tracer 'warp'")
         from lyra_core.rays._warp_kernels import first_hit
 
         self._wp, self._kernel = wp, first_hit

@@ -38,6 +38,8 @@ MAKERS: dict[str, Callable[[np.random.Generator], tuple[Scene, list[str]]]] = {
 KINDS = tuple(MAKERS)
 FORMATS = ((1024, 768), (1024, 768), (1024, 683), (1024, 576), (768, 1024), (683, 1024))
 """Width and height of the pictures [px]."""
+VIEW_HEIGHTS = ((1.3, 1.7), (1.3, 1.7), (1.3, 1.7), (0.8, 1.3), (0.3, 0.8), (1.7, 2.0))
+"""Of random cameras [m]: mostly eye level, but robots and people who sit look from lower."""
 BENCHMARK_SEED = 72_400
 """A base whose cases are spread evenly over the uses of rooms, offices and the shapes of corridors too."""
 
@@ -103,12 +105,13 @@ def sample_scene(seed: int, kind: str | None = None) -> SceneCase:
 
 
 def sample_views(seed: int, kind: str, count: int, rng: np.random.Generator) -> Iterator[SceneCase]:
-    """Yield up to ``count`` photos of the scene of a seed and kind, by random cameras, quicker chosen than that of sample_scene."""
+    """Yield ``count`` photos of the scene of a seed and kind, by cameras of all heights, quicker chosen than sample_scene's."""
     scene, tags = MAKERS[kind](np.random.default_rng([seed, 1]))
     for number in range(count):
         said = list(tags)
         camera, pose = _camera(rng, said, outdoors=kind in ("street", "courtyard"))
-        T = choose_view(rng, scene, camera, tries=3, **pose)
+        low, high = pick(rng, VIEW_HEIGHTS)
+        T = choose_view(rng, scene, camera, tries=3, **pose | {"height": rng.uniform(low, high)})
         effects = _effects(rng, said, int(rng.integers(1 << 30)))
         yield SceneCase(scene, camera, T, effects, kind, f"{kind}-{seed}-{number}", tuple(dict.fromkeys(said)), False, seed)
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from lyra_core.camera.warp_package import load_warp
 from lyra_core.errors import BackendUnavailable, ConfigError
 from lyra_core.scenes.materials import PATTERNS, linear, mean_albedo
 from lyra_core.scenes.render import Effects, RenderedScene, _develop
@@ -272,15 +273,7 @@ def _view(camera: Camera, T_world_camera: np.ndarray) -> Any:
 def _start(device: str) -> Any:
     """Return warp, started quietly, after checking that the device is there."""
     name = "scene renderer 'warp'"
-    try:
-        import warp as wp
-    except ImportError as error:
-        raise BackendUnavailable(name, reason=str(error), install="pip install warp-lang") from error
-    # Before the first kernel: Warp prints its banner to stdout when it starts, which would spoil JSON output.
-    if hasattr(wp, "LOG_ERROR"):
-        wp.config.log_level = wp.LOG_ERROR
-    else:
-        wp.config.quiet = True
+    wp = load_warp(name)
     wp.init()
     if device != "cpu" and not (device.startswith("cuda") and wp.is_cuda_available()):
         install = "an NVIDIA GPU and its driver, or device='cpu'"

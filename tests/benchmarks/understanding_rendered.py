@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +13,9 @@ from lyra_core.camera.se3 import inverse
 from lyra_core.io.files import read_npz, write_npz
 from lyra_core.rays import cast_camera, make_ray_tracer
 from lyra_core.rays.base import RayTracer
-from lyra_core.scenes import RenderedScene, SceneCase, blocked, ground_height, render
+from lyra_core.scenes import RenderedScene, SceneCase, blocked, ground_height
 from lyra_core.scenes.sampling import BENCHMARK_SEED, KINDS, sample_scene
+from lyra_core.scenes.warp_render import render_fast
 from lyra_core.types import Camera, Label, Photo
 from tests.benchmarks.understanding_cases import Case, ExactPlace, known_depth
 from tests.benchmarks.understanding_truth import CELL, SHAPE, cell_centres, cell_index, ground_axes
@@ -93,18 +92,10 @@ def _scenes_hash() -> str:
     return digest.hexdigest()[:12]
 
 
-def _renderer() -> Callable:
-    if importlib.util.find_spec("lyra_core.scenes.warp_render") is None:
-        return render
-    from lyra_core.scenes.warp_render import render_fast
-
-    return render_fast
-
-
 def _render_scene(case: SceneCase) -> dict[str, np.ndarray]:
     scale = LONG_SIDE / max(case.camera.width, case.camera.height)
     case = case.resized(round(case.camera.width * scale), round(case.camera.height * scale))
-    picture = _renderer()(case.scene, case.camera, case.T_world_camera, effects=case.effects)
+    picture = render_fast(case.scene, case.camera, case.T_world_camera, effects=case.effects)
     T_scene_world = case.T_scene_world
     T_photo_world = inverse(T_scene_world) @ case.T_world_camera
     points = cell_centres().reshape(-1, 2) @ T_scene_world[:2, :2].T + T_scene_world[:2, 3]

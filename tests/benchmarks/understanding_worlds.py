@@ -58,8 +58,7 @@ def build_world(case: Case, mode: str, *, size: int, camera_height: float | None
     generator = resolve("generator", "procedural")(quality="draft")
     generator.prepare(case.photo, estimate, seed=0, indoor=reading.scene_kind == "indoor")
     world = generator.explicit_world()
-    stated = {f"confidence_{name}": float(value) for name, value in reading.confidence.items() if name != "overall"}
-    stated |= {"confidence": float(reading.confidence["overall"]), "scale_sigma": float(estimate.scale_sigma),
+    stated = {"confidence": float(reading.confidence["overall"]), "scale_sigma": float(estimate.scale_sigma),
               "indoor": float(reading.scene_kind == "indoor"), "seconds": time.perf_counter() - began}
     visual = world.mesh.vertices, world.mesh.faces
     return World(estimate.camera, estimate.T_world_camera, visual, merge_parts(world.parts), stated)

@@ -117,8 +117,8 @@ def test_things_that_touch_in_the_picture_are_told_apart_and_one_thing_is_not_cu
     near, far = ((1.8, 0.0, 0.0), (2.1, 0.4, 0.6)), ((3.0, -0.2, 0.0), (3.4, 0.2, 1.0))
     slanted = ((2.0, -1.2, 0.0), (4.5, -0.8, 0.9))
     source = scene_of_boxes([near, far, slanted])
-    things = find_things(with_far_walls(source))
     points = source.world_points()
+    things = find_things(with_far_walls(source), points)
     inside = [((points > np.array(low) - 1e-3) & (points < np.array(high) + 1e-3)).all(-1) for low, high in (near, far, slanted)]
     names = [np.unique(things[mask & (things > 0)]) for mask in inside]
     assert [len(n) for n in names] == [1, 1, 1] and len({int(n[0]) for n in names}) == 3
@@ -129,7 +129,7 @@ def test_noise_does_not_cut_a_thing():
     e = source.estimate
     rough = e.depth * (1 + 0.01 * np.random.default_rng(0).standard_normal(e.depth.shape)).astype(np.float32)
     noisy = source_of(rough, e.labels, e.camera, e.T_world_camera)
-    things = find_things(with_far_walls(noisy))
+    things = find_things(with_far_walls(noisy), noisy.world_points())
     sizes = np.bincount(things[e.labels == Label.OBSTACLE])[1:]
     assert sizes.max() > 0.98 * sizes.sum()
 

@@ -115,7 +115,7 @@ def test_no_floor_above_the_horizon_and_no_sky_indoors():
     inside, outside = (fused_labels(everywhere, sky, regions, rays, outdoor=o) for o in (False, True))
     assert (inside != Label.SKY).all() and (outside[:30] == Label.SKY).mean() > 0.95
     assert prior_scene_odds(sky) > 1 > -1 > prior_scene_odds(lid)
-    said = with_said_floor(inside, np.zeros((72, 96), bool), rays)
+    said = with_said_floor(inside, np.zeros((72, 96), bool))
     assert not (said == Label.FLOOR).any()
 
 

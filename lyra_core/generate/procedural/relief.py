@@ -43,16 +43,16 @@ def lift_relief(source: PhotoSource) -> list[Solid]:
         source: photo with depth, and the first hits of the plan without things.
     """
     measured = source.estimate.measured is not None
-    things = find_things(source)
     points = source.world_points()
+    things = find_things(source, points)
+    large = np.bincount(things.ravel()) >= SMALLEST_AREA[measured] * things.size
     behind, sightlines = depth_behind(source), Sightlines(source, points)
     solids = []
     for number, window in enumerate(find_objects(things), start=1):
-        mask = things[window] == number
-        if mask.sum() < SMALLEST_AREA[measured] * things.size:
+        if not large[number]:
             continue
-        seen = points[window][mask]
-        if np.percentile(seen[:, 2], 98) > LOWEST:
+        mask = things[window] == number
+        if np.percentile(points[window][mask][:, 2], 98) > LOWEST:
             solid = _lifted(source, points, window, mask, behind, sightlines)
             if solid is not None:
                 solids.append(solid)
@@ -65,15 +65,17 @@ def depth_behind(source: PhotoSource) -> np.ndarray:
     return source.first_hit * 0.985
 
 
-def find_things(source: PhotoSource) -> np.ndarray:
+def find_things(source: PhotoSource, points: np.ndarray) -> np.ndarray:
     """Return (H, W) int32: number of the thing before the plan, 0 = none. A thing ends where the depth jumps.
 
     Neighbours belong together unless their inverse depths, which are affine along planes, differ by more than the slopes on both
     sides explain.
+
+    Args:
+        points: (H, W, 3) world points of the photo [m].
     """
     e, hit = source.estimate, source.first_hit
     assert hit is not None
-    points = source.world_points()
     away = points[..., :2] - source.position[:2]
     far_enough = np.hypot(away[..., 0], away[..., 1]) > NEAREST[e.measured is not None]
     with np.errstate(invalid="ignore"):

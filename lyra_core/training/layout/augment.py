@@ -16,7 +16,7 @@ from lyra_core.types import Label
 CLASS_OF = np.full(256, -1, np.int64)
 """Index into model.CLASSES by Label; -1 = not learnt."""
 CLASS_OF[[Label.FLOOR, Label.WALL, Label.DOOR, Label.CEILING, Label.OBSTACLE, Label.SKY]] = (0, 1, 1, 2, 3, 4)
-_TEXTURES = 12
+_TEXTURES = 8
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,8 @@ class Example:
     """(H / 2, W / 2) int64, -1 = unknown."""
     log_depth: np.ndarray
     """(H / 2, W / 2) float32: ln(depth / camera height), NaN = unknown."""
+    log_height: float
+    """ln(camera height / m)."""
 
 
 def example(view: View, rng: np.random.Generator, size: tuple[int, int]) -> Example:
@@ -73,7 +75,7 @@ def example(view: View, rng: np.random.Generator, size: tuple[int, int]) -> Exam
     if rng.random() < 0.5:
         inputs, classes, log_depth = inputs[..., ::-1].copy(), classes[:, ::-1].copy(), log_depth[:, ::-1].copy()
         inputs[4] *= -1
-    return Example(inputs, classes, log_depth.astype(np.float32))
+    return Example(inputs, classes, log_depth.astype(np.float32), float(np.log(view.camera_height)))
 
 
 def _crop(view: View, rng: np.random.Generator, size: tuple[int, int]) -> tuple[tuple[float, float], float]:
@@ -135,7 +137,7 @@ def photometric(rgb: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     if rng.random() < 0.3:
         x = cv2.GaussianBlur(x, (0, 0), rng.uniform(0.3, 1.2))
     if rng.random() < 0.5:
-        x = x + rng.normal(0, rng.uniform(0.005, 0.04), x.shape)
+        x = x + np.float32(rng.uniform(0.005, 0.06)) * rng.standard_normal(x.shape, np.float32)
     if rng.random() < 0.15:
         w, h = (int(n) for n in rng.uniform(0.1, 0.35, 2) * x.shape[1::-1])
         u, v = int(rng.integers(x.shape[1] - w)), int(rng.integers(x.shape[0] - h))

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import cv2
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
 
 from lyra_core.errors import ConfigError
 from lyra_core.io.files import write_bytes
 from lyra_core.jobs.progress import Progress
 from lyra_core.photo.prior import read_weights
 from lyra_core.training.layout.augment import View, example
-from lyra_core.training.layout.model import LayoutNet, layout_loss
+from lyra_core.training.layout.model import LayoutNet, layout_loss, load_encoder
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 """What AdamW remembers per weight."""
@@ -30,24 +33,30 @@ class LayoutCfg:
     """A run."""
 
     steps: int = 8000
-    batch: int = 12
+    batch: int = 32
     views: int = 6000
     """Views of the scenes to learn from."""
     seed: int = 0
     learning_rate: float = 2e-3
+    encoder_rate: float = 0.1
+    """Learning rate of an encoder that begins with what it learnt elsewhere, over that of the rest."""
     weight_decay: float = 0.02
     warmup: int = 200
     average: float = 0.998
     """Decay of the weights' moving average, which is what a run gives."""
     depth_weight: float = 0.5
     """Of the depth's loss beside the classes'."""
-    size: tuple[int, int] = (160, 128)
+    edge_weight: float = 0.5
+    height_weight: float = 0.1
+    size: tuple[int, int] = (256, 192)
     """Of examples, long and short side [px]."""
     portrait: float = 0.2
     """Share of portrait batches."""
     save_every: int = 200
     threads: int = 0
     """Of torch; 0 = as many as there are cores."""
+    workers: int = 0
+    """Processes that prepare examples; 0 = none beside the one that trains."""
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch", "views", "save_every"):
@@ -57,31 +66,64 @@ class LayoutCfg:
             raise ConfigError(f"layout: size: got {self.size}, expected even numbers of 16 or more, the longer one first")
 
 
+class Batches(Dataset):
+    """The examples of every step, a function of the seed and the step's number."""
+
+    def __init__(self, cfg: LayoutCfg, views: list[View], first: int = 0) -> None:
+        self.cfg, self.views, self.first = cfg, views, first
+        self._wide = [i for i, view in enumerate(views) if view.labels.shape[1] >= view.labels.shape[0]]
+        self._tall = [i for i, view in enumerate(views) if view.labels.shape[1] < view.labels.shape[0]]
+
+    def __len__(self) -> int:
+        return self.cfg.steps - self.first
+
+    def __getitem__(self, number: int) -> tuple[Tensor, ...]:
+        """Return inputs and the truth of step ``first + number``, as layout_loss takes it."""
+        cfg = self.cfg
+        rng = np.random.default_rng([cfg.seed, self.first + number])
+        tall = bool(self._tall) and (not self._wide or rng.random() < cfg.portrait)
+        long, short = cfg.size
+        pool, size = (self._tall, (short, long)) if tall else (self._wide, (long, short))
+        examples = [example(self.views[pool[i]], rng, size) for i in rng.integers(len(pool), size=cfg.batch)]
+        return (*(torch.from_numpy(np.stack([getattr(e, name) for e in examples])) for name in ("inputs", "classes", "log_depth")),
+                torch.tensor([e.log_height for e in examples], dtype=torch.float32))
+
+
 class LayoutTrainer:
     """One run: the network, what AdamW remembers, the moving average, and how far it is."""
 
-    def __init__(self, cfg: LayoutCfg, views: list[View], folder: Path, *, resume: bool = False, start: Path | None = None) -> None:
+    def __init__(self, cfg: LayoutCfg, views: list[View], folder: Path, *, device: str = "cpu", resume: bool = False,
+                 start: Path | None = None, encoder: Path | None = None) -> None:
         """Build the network, or take up a run from its folder.
 
         Args:
+            device: torch's, that trains; on CUDA convolutions run in bfloat16.
             start: weights that a new run begins with, such as the installed ones.
+            encoder: EfficientNet-Lite0 from ImageNet that a new run begins with.
 
         Raises:
-            InputError: ``start`` cannot be read.
+            InputError: ``start`` or ``encoder`` cannot be read.
             ConfigError: the folder holds a run of other settings, or one and it is not to be resumed.
         """
         if cfg.threads:
             torch.set_num_threads(cfg.threads)
         torch.manual_seed(cfg.seed)
-        self.cfg, self.views, self.folder = cfg, views, folder
+        self.cfg, self.views, self.folder, self.device = cfg, views, folder, torch.device(device)
         self.network = LayoutNet()
+        if encoder is not None:
+            load_encoder(self.network.encoder, encoder)
         if start is not None:
             self.network.load_state_dict({name: torch.from_numpy(value) for name, value in read_weights(start).items()})
-        self.optimizer = torch.optim.AdamW(self.network.parameters(), lr=cfg.learning_rate, weight_decay=cfg.weight_decay)
+        self.network.to(self.device, memory_format=torch.channels_last)
+        learnt = encoder is not None or start is not None
+        rates = {True: cfg.encoder_rate if learnt else 1.0, False: 1.0}
+        named = list(self.network.named_parameters())
+        groups = [{"params": [p for name, p in named if name.startswith("encoder.") == inside], "rate": rate}
+                  for inside, rate in rates.items()]
+        self.optimizer = torch.optim.AdamW(groups, lr=cfg.learning_rate, weight_decay=cfg.weight_decay)
         self.average = {name: p.detach().clone() for name, p in self.network.named_parameters()}
         self.step = 0
-        self._wide = [i for i, view in enumerate(views) if view.labels.shape[1] >= view.labels.shape[0]]
-        self._tall = [i for i, view in enumerate(views) if view.labels.shape[1] < view.labels.shape[0]]
+        self._coming: Iterator | None = None
         state = folder / STATE
         if state.exists() and not resume:
             raise ConfigError(f"{folder}: got a folder with a run in it, expected a new one or --resume")
@@ -105,30 +147,37 @@ class LayoutTrainer:
     def train_step(self) -> dict[str, float]:
         """Take one step and return its losses."""
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(self.cfg, self.step)
-        inputs, *truth = self._batch()
-        losses = layout_loss(self.network(inputs.to(memory_format=torch.channels_last)), *truth)
+            group["lr"] = group["rate"] * learning_rate(self.cfg, self.step)
+        if self._coming is None:
+            self._coming = self._batches()
+        inputs, *truth = (part.to(self.device, non_blocking=True) for part in next(self._coming))
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
+            out = self.network(inputs.to(memory_format=torch.channels_last))
+        losses = layout_loss(*(part.float() for part in out), *truth)
+        cfg = self.cfg
+        total = (losses["classes"] + cfg.depth_weight * losses["depth"] + cfg.edge_weight * losses["edges"]
+                 + cfg.height_weight * losses["height"])
         self.optimizer.zero_grad()
-        (losses["classes"] + self.cfg.depth_weight * losses["depth"]).backward()
+        total.backward()
         nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
         self.optimizer.step()
         # A young average follows the weights more closely.
-        decay = min(self.cfg.average, (self.step + 1) / (self.step + 10))
+        decay = min(cfg.average, (self.step + 1) / (self.step + 10))
         with torch.no_grad():
-            for name, p in self.network.named_parameters():
-                self.average[name].lerp_(p, 1 - decay)
+            torch._foreach_lerp_(list(self.average.values()), list(self.network.parameters()), 1 - decay)
         self.step += 1
-        return {name: float(value.detach()) for name, value in losses.items()}
+        names = list(losses)
+        return dict(zip(names, torch.stack([losses[name].detach() for name in names]).tolist(), strict=True))
 
-    def _batch(self) -> tuple[Tensor, Tensor, Tensor]:
-        rng = np.random.default_rng([self.cfg.seed, self.step])
-        tall = bool(self._tall) and (not self._wide or rng.random() < self.cfg.portrait)
-        long, short = self.cfg.size
-        pool, size = (self._tall, (short, long)) if tall else (self._wide, (long, short))
-        chosen = [self.views[pool[i]] for i in rng.integers(len(pool), size=self.cfg.batch)]
-        examples = [example(view, rng, size) for view in chosen]
-        return (torch.from_numpy(np.stack([e.inputs for e in examples])), torch.from_numpy(np.stack([e.classes for e in examples])),
-                torch.from_numpy(np.stack([e.log_depth for e in examples])))
+    def _batches(self) -> Iterator[tuple[Tensor, ...]]:
+        """Begin to prepare the steps that are left."""
+        if self.cfg.workers:
+            # OpenCV's threads do not live on in a forked process, which would wait for them.
+            cv2.setNumThreads(1)
+        # Forked, so that the views are not copied; spawned processes would hold them all.
+        return iter(DataLoader(Batches(self.cfg, self.views, self.step), batch_size=None, num_workers=self.cfg.workers,
+                               multiprocessing_context="fork" if self.cfg.workers else None,
+                               pin_memory=self.device.type == "cuda"))
 
     def _tensors(self) -> dict[str, Tensor]:
         """Return all that changes from step to step, by name."""
@@ -161,12 +210,12 @@ class LayoutTrainer:
             p.data.copy_(held[f"network.{name}"])
             self.average[name].copy_(held[f"average.{name}"])
             moments = {moment: held[f"{moment}.{name}"].clone(memory_format=torch.preserve_format) for moment in MOMENTS}
-            self.optimizer.state[p] = {"step": torch.tensor(float(self.step)), **moments}
+            self.optimizer.state[p] = {"step": torch.tensor(float(self.step)), **{n: m.to(p.device) for n, m in moments.items()}}
 
 
 def identity(cfg: LayoutCfg) -> str:
-    """Return what makes the steps of a run; its threads and how often it is saved may change."""
-    kept = {name: value for name, value in asdict(cfg).items() if name not in ("save_every", "threads")}
+    """Return what makes the steps of a run; its threads, its workers and how often it is saved may change."""
+    kept = {name: value for name, value in asdict(cfg).items() if name not in ("save_every", "threads", "workers")}
     return json.dumps(kept, sort_keys=True)
 
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +19,9 @@ from lyra_core.scenes.warp_render import WarpRenderer
 from lyra_core.scenes.warp_render_effects import photographed
 from lyra_core.training.layout.augment import View
 
-LONG_SIDE = 208
+LONG_SIDE = 288
 """Of a view [px]."""
-PER_SCENE, SCENES_PER_FILE = 5, 20
+PER_SCENE, SCENES_PER_FILE = 5, 10
 KIND_WEIGHTS = (4, 3, 2, 1, 1, 1)
 """How often each of KINDS is drawn: robots live indoors."""
 FIRST_SEED = 5_000_000
@@ -26,28 +29,48 @@ FIRST_SEED = 5_000_000
 _PARTS = ("rgb", "depth", "labels", "solid")
 
 
-def load_views(folder: Path, count: int, *, seed: int = 0, device: str = "cpu", long_side: int = LONG_SIDE,
+def load_views(folder: Path, count: int, *, seed: int = 0, device: str = "cpu", long_side: int = LONG_SIDE, processes: int = 1,
                progress: Progress | None = None) -> list[View]:
     """Return the first ``count`` views of a seed; those that the folder lacks are rendered and kept there.
+
+    Args:
+        processes: that render; one file of views is made by one of them.
 
     Raises:
         WorldError: a kept file is of other views or cut off.
     """
-    views: list[View] = []
-    number = 0
+    per_file = SCENES_PER_FILE * PER_SCENE
+    made = [_File(folder, number, seed, device, long_side) for number in range(-(-count // per_file))]
     if progress is not None:
-        progress.stage("views", count)
-    while len(views) < count:
-        path = folder / f"views_{seed}_{long_side}_{number:05d}.npz"
-        if not path.exists():
-            scenes = range(number * SCENES_PER_FILE, (number + 1) * SCENES_PER_FILE)
-            save_views(path, list(render_views(scenes, seed=seed, device=device, long_side=long_side)))
-        found = read_views(path)
-        views += found
-        number += 1
-        if progress is not None:
-            progress.update(len(found))
-    return views[:count]
+        progress.stage("views", len(made) * per_file)
+    # Started afresh: a forked process cannot use CUDA.
+    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) if processes > 1 else nullcontext() as pool:
+        for _ in map(_ensure, made) if pool is None else pool.map(_ensure, made):
+            if progress is not None:
+                progress.update(per_file)
+    return [view for file in made for view in read_views(file.path)][:count]
+
+
+@dataclass(frozen=True)
+class _File:
+    """A file of views, and what they are of."""
+
+    folder: Path
+    number: int
+    seed: int
+    device: str
+    long_side: int
+
+    @property
+    def path(self) -> Path:
+        return self.folder / f"views_{self.seed}_{self.long_side}_{self.number:05d}.npz"
+
+
+def _ensure(file: _File) -> None:
+    """Render a file's views if it is missing."""
+    if not file.path.exists():
+        scenes = range(file.number * SCENES_PER_FILE, (file.number + 1) * SCENES_PER_FILE)
+        save_views(file.path, list(render_views(scenes, seed=file.seed, device=file.device, long_side=file.long_side)))
 
 
 def render_views(scenes: range, *, seed: int, device: str = "cpu", long_side: int = LONG_SIDE) -> Iterator[View]:
