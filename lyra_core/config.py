@@ -32,8 +32,9 @@ class PhotoCfg:
     horizon: str | None = None
     """'ROW' or 'ROW,ROLL': where the horizon crosses the picture's middle column, as a share of its height from the top (it may
     lie outside), and by how many degrees it rises to the right (estimated when not given)."""
-    camera_height: float = 1.5
-    """Height of the camera above the floor [m]; sets the metric scale."""
+    camera_height: float | None = None
+    """Height of the camera above the floor [m]; sets the metric scale. None: by the sizes of what the learned prior sees; 1.5
+    without it."""
     scene: Literal["auto", "indoor", "outdoor"] = "auto"
     """Kind of place."""
     prior: Literal["auto", "off"] = "auto"
@@ -257,7 +258,7 @@ def check_limits(cfg: Any, where: str = "config") -> None:
         value = getattr(cfg, f.name)
         if dataclasses.is_dataclass(value):
             check_limits(value, f"{where}: {f.name}")
-        elif f.name in LIMITS and not LIMITS[f.name][0] <= value <= LIMITS[f.name][1]:
+        elif f.name in LIMITS and value is not None and not LIMITS[f.name][0] <= value <= LIMITS[f.name][1]:
             low, high = LIMITS[f.name]
             raise ConfigError(f"{where}: {f.name}: got {value}, expected {low} to {high}")
 

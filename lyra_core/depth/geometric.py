@@ -12,7 +12,7 @@ from lyra_core.camera.room_box import room_wall
 from lyra_core.camera.upright import UprightRays, manhattan_yaw, upright_rays
 from lyra_core.config import DepthCfg
 from lyra_core.depth.ceiling import find_ceiling, smoothed
-from lyra_core.depth.learned import room_agrees, thing_distances, wall_edge
+from lyra_core.depth.learned import prior_ceiling, room_agrees, thing_distances, wall_line
 from lyra_core.depth.regions import components, standing_only, standing_pieces, without_speckle
 from lyra_core.io.images import resized
 from lyra_core.types import DepthEstimate, Label, Photo, PhotoReading
@@ -23,6 +23,8 @@ MAX_OBSTACLE_HEIGHT = {"indoor": 2.5, "outdoor": 4.0}
 """Taller things are walls [m]."""
 CLEAR_OF_WALL, CLEAR_OF_KNOWN_WALL = 1.08, 1.02
 """Obstacles stand at most at 1 / this of the wall's distance; nearer to it where the wall was not placed by the floor's edge."""
+LEAST_OVERHEAD = 0.2
+"""Of the ceiling above the camera [m]."""
 NEAREST_OBSTACLE = 0.6
 """[m]"""
 FLOOR_TRUSTED, LARGEST_OBSTACLE = 0.1, 0.2
@@ -55,12 +57,15 @@ class DepthGeometric:
         if prior is not None:
             if room is not None and not room_agrees(room_wall(room, right, h), right, read_labels, prior, rays):
                 room = None
-            edge = wall_edge(edge, read_labels, prior, rays)
-        wall = (fit_backdrop(edge, manhattan_yaw(reading.lines, camera, T), **down_limits(kind, h)) if room is None
-                else room_wall(room, right, h))
+        yaw, limits = manhattan_yaw(reading.lines, camera, T), down_limits(kind, h)
+        wall = room_wall(room, right, h) if room is not None else None
+        if wall is None and prior is not None:
+            wall = wall_line(right, read_labels, prior, rays, yaw)
+        wall = fit_backdrop(edge, yaw, **limits) if wall is None else np.clip(wall, limits["farthest"], limits["nearest"])
         foot = wall_foot(rays, right, wall)
         ahead_of_wall = h / foot
-        notes = [f"The camera is assumed {h:g} m above the floor; this sets the scale of everything.",
+        notes = [f"The camera is taken to be {h:.2f} m above the floor; this sets the scale of everything "
+                 f"(+-{100 * reading.scale_sigma:.0f} %).",
                  *_notes(edge.down, ahead_of_wall, kind)]
         if room is not None:
             notes.append("The walls are placed as a rectangular room that the edges of ceiling and corners show.")
@@ -70,12 +75,17 @@ class DepthGeometric:
         labels = _layout_labels(read_labels, rays, foot, before_wall=Label.FLOOR if prior is None else Label.OBSTACLE)
         ceiling_height, seen = None, False
         if kind == "indoor":
-            picture = smoothed(resized(photo.rgb, camera.width, camera.height))
-            ceiling_height, seen = ((room.ceiling_height, True) if room is not None
-                                    else find_ceiling(picture, rays, camera, T, right, wall))
+            ceiling = prior_ceiling(read_labels, prior, rays) if prior is not None else None
+            if room is not None:
+                ceiling_height, seen = room.ceiling_height, True
+            elif ceiling is not None:
+                ceiling_height, seen = max(h * ceiling, h + LEAST_OVERHEAD), True
+            else:
+                picture = smoothed(resized(photo.rgb, camera.width, camera.height))
+                ceiling_height, seen = find_ceiling(picture, rays, camera, T, right, wall)
             if ceiling_height is not None:
                 labels[(rays.down < (h - ceiling_height) / ahead_of_wall) & (labels == Label.WALL)] = Label.CEILING
-                notes.append(f"The ceiling height of {ceiling_height:.2f} m is " + ("read from edges." if seen else "a guess."))
+                notes.append(f"The ceiling height of {ceiling_height:.2f} m is " + ("read from the picture." if seen else "a guess."))
         clear = CLEAR_OF_WALL if room is None else CLEAR_OF_KNOWN_WALL
         labels = without_speckle(labels)
         if prior is None:

@@ -1,50 +1,115 @@
-"""Depth of walls and things where the learned prior was read: its estimate, tied to the floor where they meet it."""
+"""Depth of walls, ceiling and things where the learned prior was read: its estimate, made of planes and tied to the floor."""
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 
-from lyra_core.camera.backdrop import Edge, column_of
+from lyra_core.camera.backdrop import column_of
 from lyra_core.camera.upright import UprightRays
 from lyra_core.depth.regions import components
 from lyra_core.types import Label
 
-_EDGE_WEIGHT = 0.3
-"""Of the floor's edge beside the prior's own distance of a wall, where the two agree."""
-_AGREE = 0.4
-"""Log difference up to which they do."""
 _ROOM_AGREES = 0.3
 """Median log difference of distance up to which a fitted room is believed."""
 _FEWEST = 4
-"""Wall pixels of a column."""
+"""Wall pixels of a column; and columns of a wall."""
+_NOISE = 0.04
+"""Relative error of the prior's distance of a wall that costs 1."""
+_WALL = 8.0
+"""Cost of one more wall."""
+_RIGHT_ANGLE = np.deg2rad(8.0)
+"""Walls within this of a Manhattan direction may be turned to it."""
+_CEILING_SHARE = 0.004
+"""Of the picture that makes a ceiling."""
 _CONTACT = 0.15
 """Most that a thing is moved to stand where it meets the floor, in log distance."""
 
 
-def wall_edge(edge: Edge, labels: np.ndarray, prior_depth: np.ndarray, rays: UprightRays) -> Edge:
-    """Return the floor's edge as the walls' foot: where the prior sees walls, its distance of them, tied to the edge seen.
+def wall_line(right: np.ndarray, labels: np.ndarray, prior_depth: np.ndarray, rays: UprightRays, yaw: float) -> np.ndarray | None:
+    """Return (C,) ``down`` at which walls meet the floor by the prior, as few vertical planes as explain it; None without walls.
+
+    A vertical plane is a straight line in (right, down). The columns are cut into lines by dynamic programming (segmented least
+    squares; Bellman 1961), each line turned to a Manhattan direction where that costs little.
 
     Args:
+        right: (C,) column centres.
         labels: (H, W) uint8.
         prior_depth: (H, W) z-depth over the camera's height.
+        yaw: of the Manhattan directions, left of world x [rad].
     """
     down = foot_of(prior_depth, rays)
-    wall = (labels == Label.WALL) & np.isfinite(down)
-    column = column_of(rays, edge.right)
+    wall = (labels == Label.WALL) & np.isfinite(down) & (down > 0)
+    column = column_of(rays, right)
     order = np.argsort(column[wall], kind="stable")
     columns, values = column[wall][order], down[wall][order]
-    bounds = np.searchsorted(columns, np.arange(len(edge.right) + 1))
-    found = np.full(len(edge.right), np.nan)
-    for k in range(len(edge.right)):
-        if bounds[k + 1] - bounds[k] >= _FEWEST:
-            found[k] = np.median(values[bounds[k] : bounds[k + 1]])
-    with np.errstate(invalid="ignore", divide="ignore"):
-        agree = np.isfinite(edge.down) & ~edge.occluded & (np.abs(np.log(edge.down / found)) < _AGREE)
-        both = np.exp(_EDGE_WEIGHT * np.log(edge.down) + (1 - _EDGE_WEIGHT) * np.log(found))
-    down = np.where(agree, both, np.where(np.isfinite(found), found, edge.down))
-    return replace(edge, down=down, occluded=edge.occluded & ~np.isfinite(found))
+    bounds = np.searchsorted(columns, np.arange(len(right) + 1))
+    have = np.flatnonzero(np.diff(bounds) >= _FEWEST)
+    if not len(have):
+        return None
+    seen = np.array([np.median(values[bounds[k] : bounds[k + 1]]) for k in have])
+    x, fitted = right[have], np.empty(len(have))
+    pieces = _segmented(x, seen, 1.0 / (_NOISE * seen) ** 2)
+    for part in pieces:
+        a, b = _plane(x[part], seen[part], yaw)
+        fitted[part] = np.maximum(a + b * x[part], 0.2 * seen[part])
+    out = np.interp(right, x, fitted)
+    # Beyond the outermost columns their wall goes straight on, for a while.
+    for part, beyond in ((pieces[0], right < x[0]), (pieces[-1], right > x[-1])):
+        a, b = _plane(x[part], seen[part], yaw)
+        nearest = fitted[part].max()
+        out[beyond] = np.clip(a + b * right[beyond], 0.5 * nearest, 2.0 * nearest)
+    return out
+
+
+def _segmented(x: np.ndarray, y: np.ndarray, weight: np.ndarray) -> list[slice]:
+    """Return the slices of points that lines fit best, each new one at the cost _WALL."""
+    n = len(x)
+    sums = np.concatenate([np.zeros((6, 1)), np.cumsum([weight, weight * x, weight * x * x, weight * y, weight * x * y,
+                                                        weight * y * y], axis=1)], 1)
+    best, start = np.full(n + 1, np.inf), np.zeros(n + 1, int)
+    best[0] = 0.0
+    for end in range(1, n + 1):
+        w, wx, wxx, wy, wxy, wyy = sums[:, end, None] - sums[:, :end]
+        spread = np.maximum(w * wxx - wx * wx, 1e-12)
+        slope = (w * wxy - wx * wy) / spread
+        rest = wyy - wy * wy / w - slope * slope * spread / w
+        cost = best[:end] + np.maximum(rest, 0.0) + _WALL
+        if end > _FEWEST:
+            cost[end - _FEWEST + 1 :] = np.inf
+        start[end] = int(cost.argmin())
+        best[end] = cost[start[end]]
+    out, end = [], n
+    while end > 0:
+        out.append(slice(start[end], end))
+        end = start[end]
+    return out[::-1]
+
+
+def _plane(x: np.ndarray, y: np.ndarray, yaw: float) -> tuple[float, float]:
+    """Return intercept and slope of a wall's line, along a Manhattan direction if it nearly is and that fits about as well."""
+    weight = 1.0 / y**2
+    mean_x, mean_y = np.average(x, weights=weight), np.average(y, weights=weight)
+    spread = np.average((x - mean_x) ** 2, weights=weight)
+    slope = np.average((x - mean_x) * (y - mean_y), weights=weight) / max(spread, 1e-9) if len(x) > 1 else 0.0
+    a, b = mean_y - slope * mean_x, slope
+    # A point (ahead, left) = (1, -x) / down lies on the plane a ahead - b left = 1, whose normal is (a, -b).
+    turn = (np.arctan2(-b, a) - yaw + np.pi / 4) % (np.pi / 2) - np.pi / 4
+    if abs(turn) < _RIGHT_ANGLE:
+        angle = np.arctan2(-b, a) - turn
+        line = np.cos(angle) - np.sin(angle) * x
+        scale = np.average(y * line, weights=weight) / max(np.average(line * line, weights=weight), 1e-9)
+        off, turned = (np.sqrt(np.average((fit / y - 1) ** 2)) for fit in (a + b * x, scale * line))
+        if turned < off + 0.5 * _NOISE:
+            return float(scale * np.cos(angle)), float(-scale * np.sin(angle))
+    return float(a), float(b)
+
+
+def prior_ceiling(labels: np.ndarray, prior_depth: np.ndarray, rays: UprightRays) -> float | None:
+    """Return the ceiling's height over the camera's by the prior, or None where too little of one is seen."""
+    ceiling = (labels == Label.CEILING) & (rays.sink < -0.05)
+    if ceiling.mean() < _CEILING_SHARE:
+        return None
+    return float(np.median(1.0 - rays.sink[ceiling] * prior_depth[ceiling]))
 
 
 def room_agrees(wall: np.ndarray, right: np.ndarray, labels: np.ndarray, prior_depth: np.ndarray, rays: UprightRays) -> bool:

@@ -18,7 +18,7 @@ from lyra_core.photo.floor import HORIZON_SINK, Floor, find_floor
 from lyra_core.photo.fuse import fused_labels, prior_scene_odds, with_said_floor
 from lyra_core.photo.lines import MIN_SEGMENTS, Segments, detect_segments, draw_segments
 from lyra_core.photo.obstacles import find_obstacles, stand_in_room
-from lyra_core.photo.prior import read_prior
+from lyra_core.photo.prior import Prior, read_prior
 from lyra_core.photo.room import fit_room, level_view, sampled
 from lyra_core.photo.rugs import find_rug
 from lyra_core.photo.scene import scene_odds, straight_border
@@ -27,8 +27,12 @@ from lyra_core.photo.superpixels import compute_superpixels
 from lyra_core.photo.tone import even_exposure, without_frame
 from lyra_core.types import Camera, Label, Photo, PhotoReading
 
-_HEIGHT_SIGMA = 0.15
-"""Of the camera height that people hold a camera at, relative."""
+USUAL_HEIGHT = 1.5
+"""At which people hold a camera [m]."""
+_HEIGHT_SIGMA = {"user": 0.03, "usual": 0.2}
+"""Relative error of a camera height that the user says, and of the usual one."""
+_OF_LAPLACE, _LEAST_SIGMA = 1.3, 0.06
+"""A normal distribution's sigma whose 68 and 95 % come nearest to those of a Laplace distribution of scale 1; and the least said."""
 _FOCAL_SIGMA = {"exif": 0.03, "user": 0.03, "none": 0.2}
 
 
@@ -47,11 +51,12 @@ def read_photo(photo: Photo, cfg: PhotoCfg, *, size: int) -> PhotoReading:
     pose, camera, centred = _find_camera(photo, segments, width, height, cfg)
     T_world_camera = np.eye(4)
     T_world_camera[:3, :3] = rotation_from_down(pose.down_camera())
-    T_world_camera[2, 3] = cfg.camera_height
     rays = upright_rays(camera, T_world_camera)
 
     regions = compute_superpixels(rgb)
     prior = read_prior(rgb, camera, T_world_camera) if cfg.prior == "auto" else None
+    camera_height, height_sigma = _camera_height(cfg, prior)
+    T_world_camera[2, 3] = camera_height
     sky = find_sky(regions, rays)
     upright, level = classify_segments(centred, pose, width, height)
     upright_edges, level_edges = (draw_segments(segments, chosen, width, height) for chosen in (upright, level))
@@ -65,24 +70,24 @@ def read_photo(photo: Photo, cfg: PhotoCfg, *, size: int) -> PhotoReading:
         floor = replace(floor, mask=_said_floor(photo.floor_mask, rays, width, height), separation=1.0)
     right = column_centres(rays)
     edge = floor_edge(floor.mask, np.zeros_like(floor.mask), rays, right)
-    wall = fit_backdrop(edge, pose.yaw, **down_limits(scene_kind, cfg.camera_height))
+    wall = fit_backdrop(edge, pose.yaw, **down_limits(scene_kind, camera_height))
     view = level_view(rgb, camera, T_world_camera, right)
-    fit = fit_room(view, edge, wall, pose.yaw, cfg.camera_height) if scene_kind == "indoor" else None
+    fit = fit_room(view, edge, wall, pose.yaw, camera_height) if scene_kind == "indoor" else None
     room = fit.room if fit is not None and fit.accepted else None
     if room is None:
         obstacles = find_obstacles(regions, rays, floor.mask, sky_mask, wall, right, scene_kind=scene_kind,
-                                   camera_height=cfg.camera_height)
+                                   camera_height=camera_height)
     else:
-        rug = find_rug(view, sampled(floor.mask, view, camera, T_world_camera), room, cfg.camera_height)
-        on_rug = np.zeros_like(floor.mask) if rug is None else rug.contains(rays, cfg.camera_height)
-        foot = np.interp(np.nan_to_num(rays.right), right, room_wall(room, right, cfg.camera_height))
+        rug = find_rug(view, sampled(floor.mask, view, camera, T_world_camera), room, camera_height)
+        on_rug = np.zeros_like(floor.mask) if rug is None else rug.contains(rays, camera_height)
+        foot = np.interp(np.nan_to_num(rays.right), right, room_wall(room, right, camera_height))
         if photo.floor_mask is None:
             flat, standing = lying_flat(regions, rays, floor.mask, foot, upright_edges, level_edges, on_rug)
         else:
             in_front = np.where(np.isfinite(rays.down), rays.down > foot, rays.sink > 0)
             flat, standing = floor.mask, in_front & ~floor.mask
         floor = replace(floor, mask=flat)
-        obstacles = stand_in_room(regions, rays, flat, standing, foot, cfg.camera_height)
+        obstacles = stand_in_room(regions, rays, flat, standing, foot, camera_height)
 
     labels = np.full((height, width), Label.WALL, np.uint8)
     labels[floor.mask], labels[sky_mask], labels[obstacles] = Label.FLOOR, Label.SKY, Label.OBSTACLE
@@ -91,11 +96,20 @@ def read_photo(photo: Photo, cfg: PhotoCfg, *, size: int) -> PhotoReading:
         if photo.floor_mask is not None:
             labels = with_said_floor(labels, floor.mask)
         floor = replace(floor, mask=labels == Label.FLOOR)
-    confidence = _confidence(pose, floor, rays, cfg.camera_height)
-    sigma = float(np.hypot(_HEIGHT_SIGMA, _FOCAL_SIGMA[photo.focal_source]))
+    confidence = _confidence(pose, floor, rays, camera_height)
+    sigma = float(np.hypot(height_sigma, _FOCAL_SIGMA[photo.focal_source]))
     notes = _notes(photo, cfg, pose, floor, sky, len(segments.ends), scene_kind, odds)
     return PhotoReading(camera, T_world_camera, labels, scene_kind, segments.ends, confidence, sigma, notes, room,
                         None if prior is None else prior.depth)
+
+
+def _camera_height(cfg: PhotoCfg, prior: Prior | None) -> tuple[float, float]:
+    """Return the camera's height above the floor [m] and its relative error."""
+    if cfg.camera_height is not None:
+        return cfg.camera_height, _HEIGHT_SIGMA["user"]
+    if prior is None:
+        return USUAL_HEIGHT, _HEIGHT_SIGMA["usual"]
+    return prior.camera_height, max(_OF_LAPLACE * prior.height_sigma, _LEAST_SIGMA)
 
 
 def _find_camera(photo: Photo, segments: Segments, width: int, height: int,
