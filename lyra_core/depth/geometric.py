@@ -25,6 +25,8 @@ CLEAR_OF_WALL, CLEAR_OF_KNOWN_WALL = 1.08, 1.02
 """Obstacles stand at most at 1 / this of the wall's distance; nearer to it where the wall was not placed by the floor's edge."""
 LEAST_OVERHEAD = 0.2
 """Of the ceiling above the camera [m]."""
+OVERHANG = 0.35
+"""Of a chair's back or a car's bonnet before the place where it stands [m]."""
 NEAREST_OBSTACLE = 0.6
 """[m]"""
 FLOOR_TRUSTED, LARGEST_OBSTACLE = 0.1, 0.2
@@ -95,7 +97,7 @@ class DepthGeometric:
         standing = labels == Label.OBSTACLE
         if prior is not None:
             depth = layout_depth(labels, rays, foot, h, ceiling_height, [])
-            ahead = np.maximum(h * thing_distances(labels, prior, rays, foot), NEAREST_OBSTACLE)
+            ahead = np.maximum(h * thing_distances(labels, prior, rays, foot, overhang=OVERHANG / h), NEAREST_OBSTACLE)
             depth = np.where(standing, ahead / np.maximum(rays.ahead, 0.05), depth).astype(np.float32)
         else:
             pieces = components(standing, order=rays.down) if room is None else standing_pieces(standing, rays.right, rays.down)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
+from scipy.ndimage import median_filter
 
 from lyra_core.camera.backdrop import column_of
 from lyra_core.camera.upright import UprightRays
@@ -21,8 +23,12 @@ _RIGHT_ANGLE = np.deg2rad(8.0)
 """Walls within this of a Manhattan direction may be turned to it."""
 _CEILING_SHARE = 0.004
 """Of the picture that makes a ceiling."""
-_CONTACT = 0.15
-"""Most that a thing is moved to stand where it meets the floor, in log distance."""
+_BLUR, _STEP = 0.01, 1.2
+"""Half of the width over which the network blurs a step in depth, as a share of the picture, and ratio of depths that is a step."""
+_CONTACT = 0.12
+"""What is this much nearer, in log distance, than the floor seen below it does not stand there."""
+_ALIKE = 0.02
+"""Columns within this share of the picture are moved alike."""
 
 
 def wall_line(right: np.ndarray, labels: np.ndarray, prior_depth: np.ndarray, rays: UprightRays, yaw: float) -> np.ndarray | None:
@@ -131,23 +137,59 @@ def foot_of(prior_depth: np.ndarray, rays: UprightRays) -> np.ndarray:
     return 1.0 / (prior_depth * ahead)
 
 
-def thing_distances(labels: np.ndarray, prior_depth: np.ndarray, rays: UprightRays, foot: np.ndarray) -> np.ndarray:
+def sharpened(depth: np.ndarray, things: np.ndarray) -> np.ndarray:
+    """Return depth (H, W) in which things (H, W) bool end abruptly: the network blurs steps, and a ramp would be a surface.
+
+    Where depths nearby differ much, a thing's pixel takes the nearest of them at its outline, and within, where one thing stands
+    before another, the nearer or the farther one, whichever is closer to its own (toggle mapping; Kramer and Bruckner 1975).
+    """
+    size = 2 * round(_BLUR * max(depth.shape)) + 1
+    window = np.ones((size, size), np.uint8)
+    near = cv2.erode(np.where(things, depth, np.float32(1e6)).astype(np.float32), window)
+    far = cv2.dilate(np.where(things, depth, np.float32(0)).astype(np.float32), window)
+    outline = cv2.erode(things.astype(np.uint8), window) == 0
+    steps = things & (far > _STEP * near)
+    closer = outline | (depth * depth < near * far)
+    return np.where(steps, np.where(closer, near, far), depth)
+
+
+def thing_distances(labels: np.ndarray, prior_depth: np.ndarray, rays: UprightRays, foot: np.ndarray, *,
+                    overhang: float) -> np.ndarray:
     """Return (H, W) forward distance over the camera's height of obstacle pixels; NaN elsewhere.
 
-    A thing has the prior's shape, moved as a whole so that its lowest pixels, where floor is seen below them, stand on that floor.
+    A thing has the prior's shape, moved, column by column, so that its lowest pixels stand on the floor that is seen below them;
+    what is above such a place comes at most ``overhang`` nearer than it.
 
     Args:
         foot: (H, W) ``down`` of the wall's foot; things stay before it.
+        overhang: [camera heights].
     """
+    things = labels == Label.OBSTACLE
+    distance = sharpened(prior_depth, things) * np.maximum(rays.ahead, 0.05)
+    low = _lowest(things)
+    columns = np.arange(labels.shape[1])
+    below = np.minimum(low + 1, len(labels) - 1)
+    stands = things & (low + 1 < len(labels)) & (labels[below, columns] == Label.FLOOR) & (rays.down[below, columns] > 0.02)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        base = 1.0 / rays.down[below, columns]
+        ratio = np.log(base / distance[low, columns])
+        # Nothing is farther than the floor seen right below it. Hanging parts are nearer, and say nothing.
+        stands &= ratio < _CONTACT
     out = np.full(labels.shape, np.nan)
-    below = np.zeros(labels.shape, bool)
-    below[:-1] = labels[1:] == Label.FLOOR
-    for part in components(labels == Label.OBSTACLE, order=rays.down):
-        distance = prior_depth[part] * np.maximum(rays.ahead[part], 0.05)
-        contact = part & below & (rays.down > 0.02)
-        if contact.sum() >= 5:
-            # Hanging parts have floor below them too, seen farther away than they are: the nearer half decides.
-            ratio = np.log(1.0 / rays.down[contact] / (prior_depth[contact] * np.maximum(rays.ahead[contact], 0.05)))
-            distance = distance * np.exp(np.clip(np.percentile(ratio, 35), -_CONTACT, _CONTACT))
-        out[part] = np.minimum(distance, 0.97 / foot[part])
+    for part in components(things, order=rays.down):
+        rows, cols = np.nonzero(part & stands & (low == np.arange(len(labels))[:, None]))
+        moved = distance[part]
+        if len(cols):
+            order = np.argsort(cols, kind="stable")
+            shift = median_filter(ratio[rows, cols][order], 2 * round(_ALIKE * labels.shape[1]) + 1, mode="nearest")
+            moved = moved * np.exp(np.interp(np.nonzero(part)[1], cols[order], shift))
+        out[part] = np.minimum(np.where(stands[part], np.maximum(moved, base[part] - overhang), moved), 0.97 / foot[part])
+    return out
+
+
+def _lowest(mask: np.ndarray) -> np.ndarray:
+    """Return (H, W) row of the lowest pixel of the vertical run that each pixel of a mask belongs to; the own row elsewhere."""
+    out = np.repeat(np.arange(len(mask))[:, None], mask.shape[1], 1)
+    for row in range(len(mask) - 2, -1, -1):
+        out[row] = np.where(mask[row] & mask[row + 1], out[row + 1], row)
     return out

@@ -12,8 +12,6 @@ from lyra_core.types import Label
 
 _CLASSICAL, _IN_ROOM = 0.6, 1.2
 """Log odds that lines and colours give the class they found, beside the prior's; and where they fitted a whole room."""
-_SCENE, _HOUSES = 2.0, 1.0
-"""Weight of the prior's sky and ceiling beside the other evidence of the kind of place; houses, too, reach the upper border."""
 
 
 def fused_labels(classical: np.ndarray, prior: Prior, regions: Superpixels, rays: UprightRays, *, outdoor: bool,
@@ -32,13 +30,6 @@ def fused_labels(classical: np.ndarray, prior: Prior, regions: Superpixels, rays
     score[:, CLASSES.index(Label.CEILING)] -= 20.0 * ((sink > -HORIZON_SINK) | outdoor)
     score[:, CLASSES.index(Label.SKY)] -= 20.0 * ((sink > HORIZON_SINK) | (not outdoor))
     return np.array(CLASSES, np.uint8)[score.argmax(1)][regions.index]
-
-
-def prior_scene_odds(prior: Prior) -> float:
-    """Return log odds, positive for outdoors, by the sky that the prior sees along the upper border; windows end below it."""
-    sky, ceiling, wall = (float(prior.odds[: len(prior.odds) // 10, :, CLASSES.index(label)].mean())
-                          for label in (Label.SKY, Label.CEILING, Label.WALL))
-    return _SCENE * float(np.clip(np.log((sky + 0.02) / (ceiling + 0.5 * wall + 0.02)) + _HOUSES, -2, 2))
 
 
 def with_said_floor(labels: np.ndarray, floor: np.ndarray) -> np.ndarray:

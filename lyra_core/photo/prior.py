@@ -53,6 +53,8 @@ class Prior:
     """Above the floor [m], by the sizes of what is seen."""
     height_sigma: float
     """Stated error of its logarithm, the scale of a Laplace distribution."""
+    outdoors: float
+    """Log odds of a place outdoors."""
 
 
 def read_prior(rgb: np.ndarray, camera: Camera, T_world_camera: np.ndarray, *, weights: Path = WEIGHTS) -> Prior:
@@ -71,14 +73,14 @@ def read_prior(rgb: np.ndarray, camera: Camera, T_world_camera: np.ndarray, *, w
     x = inputs_of(small, small_camera.K, T_world_camera[:3, :3])
     mirrored = x[..., ::-1].copy()
     mirrored[4] *= -1
-    (out, of_height), (out_mirrored, of_height_mirrored) = forward(net, x), forward(net, mirrored)
-    out, of_height = (out + out_mirrored[..., ::-1]) / 2, (of_height + of_height_mirrored) / 2
+    (out, picture), (out_mirrored, mirrored_picture) = forward(net, x), forward(net, mirrored)
+    out, picture = (out + out_mirrored[..., ::-1]) / 2, (picture + mirrored_picture) / 2
     # The network's pixel covers 2 x 2 of the picture it read.
     full = _enlarged(out, height, width).transpose(1, 2, 0)
     odds = np.exp(full[..., :5] - full[..., :5].max(-1, keepdims=True))
     sigma = np.exp(np.clip(full[..., 6], -4, 2))
-    height, height_sigma = np.exp(of_height[0]), np.exp(np.clip(of_height[1], -4, 2))
-    return Prior(odds / odds.sum(-1, keepdims=True), np.exp(full[..., 5]), sigma, float(height), float(height_sigma))
+    height, height_sigma = np.exp(picture[0]), np.exp(np.clip(picture[1], -4, 2))
+    return Prior(odds / odds.sum(-1, keepdims=True), np.exp(full[..., 5]), sigma, float(height), float(height_sigma), float(picture[2]))
 
 
 def inputs_of(rgb: np.ndarray, K: np.ndarray, R_world_camera: np.ndarray) -> np.ndarray:
@@ -100,16 +102,18 @@ def inputs_of(rgb: np.ndarray, K: np.ndarray, R_world_camera: np.ndarray) -> np.
 
 
 def forward(net: dict[str, np.ndarray], x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the network's outputs (OUTPUTS, ceil(H / 2), ceil(W / 2)) of inputs (5, H, W), and mean and ln sigma of ln(height)."""
+    """Return the network's outputs (OUTPUTS, ceil(H / 2), ceil(W / 2)) of inputs (5, H, W), and (3,) of the picture."""
     seen, rays = _encoded(net, x), x[3:]
     y = _block(net, "deep", np.concatenate([seen[-1], _enlarged(rays, *seen[-1].shape[1:])]))
     weight = np.exp(_convolved(net, "attention", y)[0])
     pooled = (y * (weight / weight.sum())).sum((1, 2))
+    place = net["place.weight"] @ np.concatenate([pooled, y.mean((1, 2))]) + net["place.bias"]
     for i, other in enumerate(seen[-2::-1]):
         size = other.shape[1:]
         y = _block(net, f"up.{i}", np.concatenate([other, _enlarged(y, *size), _enlarged(rays, *size)]))
     hidden = np.maximum(net["height1.weight"] @ pooled + net["height1.bias"], 0)
-    return _convolved(net, "head", y), net["height2.weight"] @ hidden + net["height2.bias"]
+    height = net["height2.weight"] @ hidden + net["height2.bias"]
+    return _convolved(net, "head", y), np.concatenate([height, place])
 
 
 def _encoded(net: dict[str, np.ndarray], x: np.ndarray) -> list[np.ndarray]:

@@ -15,7 +15,7 @@ from lyra_core.io.images import resized
 from lyra_core.photo.camera import CameraPose, Horizon, as_if_centred, classify_segments, find_camera, with_horizon
 from lyra_core.photo.clutter import lying_flat
 from lyra_core.photo.floor import HORIZON_SINK, Floor, find_floor
-from lyra_core.photo.fuse import fused_labels, prior_scene_odds, with_said_floor
+from lyra_core.photo.fuse import fused_labels, with_said_floor
 from lyra_core.photo.lines import MIN_SEGMENTS, Segments, detect_segments, draw_segments
 from lyra_core.photo.obstacles import find_obstacles, stand_in_room
 from lyra_core.photo.prior import Prior, read_prior
@@ -60,9 +60,7 @@ def read_photo(photo: Photo, cfg: PhotoCfg, *, size: int) -> PhotoReading:
     sky = find_sky(regions, rays)
     upright, level = classify_segments(centred, pose, width, height)
     upright_edges, level_edges = (draw_segments(segments, chosen, width, height) for chosen in (upright, level))
-    odds = scene_odds(regions, rays, sky, straight_border(sky.mask, level_edges))
-    if prior is not None:
-        odds += prior_scene_odds(prior)
+    odds = scene_odds(regions, rays, sky, straight_border(sky.mask, level_edges)) if prior is None else prior.outdoors
     scene_kind = cfg.scene if cfg.scene != "auto" else "outdoor" if odds > 0 else "indoor"
     sky_mask = sky.mask if scene_kind == "outdoor" else np.zeros_like(sky.mask)
     floor = find_floor(regions, rays, sky_mask, upright_edges)

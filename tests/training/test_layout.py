@@ -114,7 +114,7 @@ def floor_view(*, size=(96, 72), height=1.5, pitch=0.25):
         depth = np.where(rays[..., 2] < -0.02, -height / rays[..., 2], np.nan)
     labels = np.where(np.isfinite(depth), Label.FLOOR, Label.SKY).astype(np.uint8)
     rgb = np.random.default_rng(0).integers(0, 255, (*depth.shape, 3), np.uint8)
-    return View(rgb, depth, labels, np.where(np.isfinite(depth), 0, -1), camera.K, T[:3, :3], height)
+    return View(rgb, depth, labels, np.where(np.isfinite(depth), 0, -1), camera.K, T[:3, :3], height, False)
 
 
 def test_a_floors_depth_stands_in_the_inputs(monkeypatch):
@@ -143,7 +143,7 @@ def test_unknown_pixels_teach_nothing():
     out = torch.randn(1, 7, 4, 4, requires_grad=True)
     labels, depth = torch.full((1, 4, 4), -1), torch.full((1, 4, 4), torch.nan)
     labels[0, 0, 0], depth[0, 1, 1] = 2, 0.3
-    losses = layout_loss(out, torch.zeros(1, 2), labels, depth, torch.zeros(1))
+    losses = layout_loss(out, torch.zeros(1, 3), labels, depth, torch.zeros(1), torch.zeros(1))
     (losses["classes"] + losses["depth"] + losses["edges"]).backward()
     assert out.grad is not None
     touched = out.grad[0].abs().sum(0) > 0

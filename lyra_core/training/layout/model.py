@@ -101,7 +101,10 @@ class Block(nn.Module):
 
 
 class LayoutNet(nn.Module):
-    """From (B, 5, H, W) to (B, OUTPUTS, ceil(H / 2), ceil(W / 2)) and, of ln(camera height / m), mean and ln sigma (B, 2)."""
+    """From (B, 5, H, W) to (B, OUTPUTS, ceil(H / 2), ceil(W / 2)) and, of the picture, (B, 3).
+
+    These are mean and ln sigma of ln(camera height / m), and the log odds of a place outdoors.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -113,6 +116,7 @@ class LayoutNet(nn.Module):
         self.head = nn.Conv2d(UPS[-1], OUTPUTS, 1)
         self.attention = nn.Conv2d(DEEP, 1, 1)
         self.height1, self.height2 = nn.Linear(DEEP, DEEP // 2), nn.Linear(DEEP // 2, 2)
+        self.place = nn.Linear(2 * DEEP, 1)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return outputs of pixels and of the picture."""
@@ -120,9 +124,10 @@ class LayoutNet(nn.Module):
         y = self.deep(torch.cat([seen[-1], _at(rays, seen[-1])], 1))
         weight = self.attention(y).flatten(1).softmax(1)
         pooled = (y.flatten(2) * weight[:, None]).sum(2)
+        place = self.place(torch.cat([pooled, y.mean((2, 3))], 1))
         for block, other in zip(self.up, seen[-2::-1], strict=True):
             y = block(torch.cat([other, _at(y, other), _at(rays, other)], 1))
-        return self.head(y), self.height2(F.relu(self.height1(pooled)))
+        return self.head(y), torch.cat([self.height2(F.relu(self.height1(pooled))), place], 1)
 
 
 def _at(x: Tensor, other: Tensor) -> Tensor:
@@ -159,14 +164,16 @@ def _folded(held: dict[str, Tensor], encoder: Encoder) -> dict[str, Tensor]:
     return out
 
 
-def layout_loss(out: Tensor, height: Tensor, labels: Tensor, log_depth: Tensor, log_height: Tensor) -> dict[str, Tensor]:
-    """Return the losses: cross entropy, the Laplace likelihoods (but for a constant) of depth and height, and depth's edges.
+def layout_loss(out: Tensor, picture: Tensor, labels: Tensor, log_depth: Tensor, log_height: Tensor,
+                outdoors: Tensor) -> dict[str, Tensor]:
+    """Return the losses: cross entropies, the Laplace likelihoods (but for a constant) of depth and height, and depth's edges.
 
     Args:
-        out, height: what the network gives.
+        out, picture: what the network gives.
         labels: (B, h, w) int64 index into CLASSES, -1 = unknown.
         log_depth: (B, h, w) ln(depth / camera height), NaN = unknown.
         log_height: (B,) ln(camera height / m).
+        outdoors: (B,) 1 or 0.
     """
     known = torch.isfinite(log_depth)
     error = torch.where(known, out[:, -2] - torch.where(known, log_depth, 0), 0)
@@ -174,7 +181,8 @@ def layout_loss(out: Tensor, height: Tensor, labels: Tensor, log_depth: Tensor, 
     return {"classes": F.cross_entropy(out[:, : len(CLASSES)], labels, ignore_index=-1),
             "depth": (_laplace(error, out[:, -1]) * known).sum() / count,
             "edges": sum((_steps(error, known, 2**k) for k in range(3)), start=error.new_zeros(())) / 3,
-            "height": _laplace(height[:, 0] - log_height, height[:, 1]).mean()}
+            "height": _laplace(picture[:, 0] - log_height, picture[:, 1]).mean(),
+            "place": F.binary_cross_entropy_with_logits(picture[:, 2], outdoors)}
 
 
 def _laplace(error: Tensor, log_sigma: Tensor) -> Tensor:

@@ -48,6 +48,9 @@ class LayoutCfg:
     """Of the depth's loss beside the classes'."""
     edge_weight: float = 0.5
     height_weight: float = 0.1
+    place_weight: float = 0.1
+    only: str = ""
+    """Learn only the weights whose names begin so, as of a head added later; '': all."""
     size: tuple[int, int] = (256, 192)
     """Of examples, long and short side [px]."""
     portrait: float = 0.2
@@ -86,7 +89,7 @@ class Batches(Dataset):
         pool, size = (self._tall, (short, long)) if tall else (self._wide, (long, short))
         examples = [example(self.views[pool[i]], rng, size) for i in rng.integers(len(pool), size=cfg.batch)]
         return (*(torch.from_numpy(np.stack([getattr(e, name) for e in examples])) for name in ("inputs", "classes", "log_depth")),
-                torch.tensor([e.log_height for e in examples], dtype=torch.float32))
+                *(torch.tensor([getattr(e, name) for e in examples], dtype=torch.float32) for name in ("log_height", "outdoors")))
 
 
 class LayoutTrainer:
@@ -118,6 +121,8 @@ class LayoutTrainer:
         learnt = encoder is not None or start is not None
         rates = {True: cfg.encoder_rate if learnt else 1.0, False: 1.0}
         named = list(self.network.named_parameters())
+        for name, p in named:
+            p.requires_grad_(name.startswith(cfg.only))
         groups = [{"params": [p for name, p in named if name.startswith("encoder.") == inside], "rate": rate}
                   for inside, rate in rates.items()]
         self.optimizer = torch.optim.AdamW(groups, lr=cfg.learning_rate, weight_decay=cfg.weight_decay)
@@ -156,7 +161,7 @@ class LayoutTrainer:
         losses = layout_loss(*(part.float() for part in out), *truth)
         cfg = self.cfg
         total = (losses["classes"] + cfg.depth_weight * losses["depth"] + cfg.edge_weight * losses["edges"]
-                 + cfg.height_weight * losses["height"])
+                 + cfg.height_weight * losses["height"] + cfg.place_weight * losses["place"])
         self.optimizer.zero_grad()
         total.backward()
         nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)

@@ -24,6 +24,7 @@ LONG_SIDE = 288
 PER_SCENE, SCENES_PER_FILE = 5, 10
 KIND_WEIGHTS = (4, 3, 2, 1, 1, 1)
 """How often each of KINDS is drawn: robots live indoors."""
+OUTDOORS = ("street", "courtyard")
 FIRST_SEED = 5_000_000
 """Of the scenes; those of benchmarks are far below."""
 _PARTS = ("rgb", "depth", "labels", "solid")
@@ -86,7 +87,7 @@ def render_views(scenes: range, *, seed: int, device: str = "cpu", long_side: in
             effects = replace(photographed(case.effects, rng, width=long_side), bounce_samples=3, filter_levels=3)
             seen = renderer.render(case.scene, case.camera, case.T_world_camera, effects=effects)
             R = case.T_world_camera[:3, :3]
-            yield View(seen.rgb, seen.depth, seen.labels, seen.solid, case.camera.K, R, case.camera_height)
+            yield View(seen.rgb, seen.depth, seen.labels, seen.solid, case.camera.K, R, case.camera_height, kind in OUTDOORS)
 
 
 def save_views(path: Path, views: list[View]) -> None:
@@ -95,7 +96,8 @@ def save_views(path: Path, views: list[View]) -> None:
     flat = {name: np.concatenate([getattr(view, name).ravel() for view in views]).astype(kinds[name]) for name in _PARTS}
     write_npz(path, shape=np.array([view.labels.shape for view in views]), K=np.array([view.K for view in views]),
               R_world_camera=np.array([view.R_world_camera for view in views]),
-              camera_height=np.array([view.camera_height for view in views]), **flat)
+              camera_height=np.array([view.camera_height for view in views]), outdoors=np.array([view.outdoors for view in views]),
+              **flat)
 
 
 def read_views(path: Path) -> list[View]:
@@ -104,7 +106,7 @@ def read_views(path: Path) -> list[View]:
     Raises:
         WorldError: the file's parts do not fit together.
     """
-    data = read_npz(path, "shape", "K", "R_world_camera", "camera_height", *_PARTS)
+    data = read_npz(path, "shape", "K", "R_world_camera", "camera_height", "outdoors", *_PARTS)
     ends = np.concatenate([[0], np.cumsum(data["shape"].prod(1))])
     if len(data["rgb"]) != 3 * ends[-1] or any(len(data[name]) != ends[-1] for name in _PARTS[1:]):
         raise WorldError(f"{path}: got parts of different lengths, expected {ends[-1]} pixels; delete it to render it again")
@@ -113,5 +115,5 @@ def read_views(path: Path) -> list[View]:
         a, b = ends[i], ends[i + 1]
         depth, labels, solid = (data[name][a:b].reshape(h, w) for name in _PARTS[1:])
         out.append(View(data["rgb"][3 * a : 3 * b].reshape(h, w, 3), depth, labels, solid, data["K"][i], data["R_world_camera"][i],
-                        float(data["camera_height"][i])))
+                        float(data["camera_height"][i]), bool(data["outdoors"][i])))
     return out
