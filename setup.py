@@ -71,7 +71,7 @@ setup(
     python_requires=">=3.11",
     packages=packages(),
     package_dir=SOURCES,
-    package_data={"lyra_core": ["**/*.jpg", "**/*.safetensors", "**/*.png", "**/*.json", "**/*.yaml", "**/*.html", "**/*.css"],
+    package_data={"lyra_core": ["**/*.jpg", "**/*.safetensors", "**/NOTICE", "**/*.png", "**/*.json", "**/*.yaml", "**/*.html", "**/*.css"],
                   "lyra_tasks": ["**/*.html", "**/*.js", "**/*.css", "**/*.json", "**/*.yaml"],
                   "lyra_worlds": ["**/*.json"], "lyra_configs": ["**/*.yaml"]},
     install_requires=REQUIRES,

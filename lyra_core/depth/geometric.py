@@ -87,7 +87,7 @@ class DepthGeometric:
                 ceiling_height, seen = find_ceiling(picture, rays, camera, T, right, wall)
             if ceiling_height is not None:
                 labels[(rays.down < (h - ceiling_height) / ahead_of_wall) & (labels == Label.WALL)] = Label.CEILING
-                notes.append(f"The ceiling height of {ceiling_height:.2f} m is " + ("read from the picture." if seen else "a guess."))
+                notes.append(f"The ceiling height of {ceiling_height:.2f} m is {'read from the picture' if seen else 'a guess'}.")
         clear = CLEAR_OF_WALL if room is None else CLEAR_OF_KNOWN_WALL
         labels = without_speckle(labels)
         if prior is None:
@@ -97,7 +97,8 @@ class DepthGeometric:
         standing = labels == Label.OBSTACLE
         if prior is not None:
             depth = layout_depth(labels, rays, foot, h, ceiling_height, [])
-            ahead = np.maximum(h * thing_distances(labels, prior, rays, foot, overhang=OVERHANG / h), NEAREST_OBSTACLE)
+            distance = h * thing_distances(labels, prior, rays, foot, overhang=OVERHANG / h)
+            ahead = np.maximum(distance, NEAREST_OBSTACLE)
             depth = np.where(standing, ahead / np.maximum(rays.ahead, 0.05), depth).astype(np.float32)
         else:
             pieces = components(standing, order=rays.down) if room is None else standing_pieces(standing, rays.right, rays.down)

@@ -20,8 +20,8 @@ WEIGHTS = Path(__file__).parent / "data" / "layout.safetensors"
 CLASSES = (Label.FLOOR, Label.WALL, Label.CEILING, Label.OBSTACLE, Label.SKY)
 OUTPUTS = len(CLASSES) + 2
 """Class logits; ln(depth / camera height) and ln of its error."""
-LONG_SIDE = 256
-"""The network reads pictures of about this size, as it did in training [px]."""
+LONG_SIDE, SHORT_SIDE = 256, 128
+"""The network reads pictures of about this size, as it did in training, and panoramas no lower than this [px]."""
 STEM = 32
 """Channels of EfficientNet-Lite0's first convolution."""
 STAGES = (
@@ -67,7 +67,7 @@ def read_prior(rgb: np.ndarray, camera: Camera, T_world_camera: np.ndarray, *, w
     """
     net = read_weights(weights)
     height, width = rgb.shape[:2]
-    scale = LONG_SIDE / max(height, width)
+    scale = max(LONG_SIDE / max(height, width), min(SHORT_SIDE / min(height, width), 4 * LONG_SIDE / max(height, width)))
     small_camera = camera.resized(max(16, 2 * round(width * scale / 2)), max(16, 2 * round(height * scale / 2)))
     small = resized(rgb, small_camera.width, small_camera.height)
     x = inputs_of(small, small_camera.K, T_world_camera[:3, :3])
@@ -80,7 +80,8 @@ def read_prior(rgb: np.ndarray, camera: Camera, T_world_camera: np.ndarray, *, w
     odds = np.exp(full[..., :5] - full[..., :5].max(-1, keepdims=True))
     sigma = np.exp(np.clip(full[..., 6], -4, 2))
     height, height_sigma = np.exp(picture[0]), np.exp(np.clip(picture[1], -4, 2))
-    return Prior(odds / odds.sum(-1, keepdims=True), np.exp(full[..., 5]), sigma, float(height), float(height_sigma), float(picture[2]))
+    odds /= odds.sum(-1, keepdims=True)
+    return Prior(odds, np.exp(full[..., 5]), sigma, float(height), float(height_sigma), float(picture[2]))
 
 
 def inputs_of(rgb: np.ndarray, K: np.ndarray, R_world_camera: np.ndarray) -> np.ndarray:

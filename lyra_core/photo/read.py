@@ -27,12 +27,12 @@ from lyra_core.photo.superpixels import compute_superpixels
 from lyra_core.photo.tone import even_exposure, without_frame
 from lyra_core.types import Camera, Label, Photo, PhotoReading
 
-USUAL_HEIGHT = 1.5
-"""At which people hold a camera [m]."""
+USUAL_HEIGHT, _AROUND = 1.5, 0.5
+"""At which people hold a camera [m], and a wide sigma of its logarithm for all cameras: what is weighed against what is seen."""
 _HEIGHT_SIGMA = {"user": 0.03, "usual": 0.2}
 """Relative error of a camera height that the user says, and of the usual one."""
 _OF_LAPLACE, _LEAST_SIGMA = 1.3, 0.06
-"""A normal distribution's sigma whose 68 and 95 % come nearest to those of a Laplace distribution of scale 1; and the least said."""
+"""Sigma whose 68 and 95 % intervals come nearest to those of a Laplace distribution of scale 1; and the least that is said."""
 _FOCAL_SIGMA = {"exif": 0.03, "user": 0.03, "none": 0.2}
 
 
@@ -107,7 +107,9 @@ def _camera_height(cfg: PhotoCfg, prior: Prior | None) -> tuple[float, float]:
         return cfg.camera_height, _HEIGHT_SIGMA["user"]
     if prior is None:
         return USUAL_HEIGHT, _HEIGHT_SIGMA["usual"]
-    return prior.camera_height, max(_OF_LAPLACE * prior.height_sigma, _LEAST_SIGMA)
+    seen, around = max(_OF_LAPLACE * prior.height_sigma, _LEAST_SIGMA) ** -2, _AROUND**-2
+    log_height = (seen * np.log(prior.camera_height) + around * np.log(USUAL_HEIGHT)) / (seen + around)
+    return float(np.exp(log_height)), float((seen + around) ** -0.5)
 
 
 def _find_camera(photo: Photo, segments: Segments, width: int, height: int,

@@ -94,7 +94,7 @@ def _photo_path(estimate: DepthEstimate, path: Trajectory) -> Trajectory:
     return Trajectory(estimate.T_world_camera[None], path.K[:1], path.width, path.height)
 
 
-def build_source(view: View, *, camera_height: float, depth_file: Path | None, quality: str) -> Source:
+def build_source(view: View, *, camera_height: float | None, depth_file: Path | None, quality: str) -> Source:
     """Read a view as ``create`` reads a photo, estimate or load its depth, and prepare the generators."""
     known = {} if view.focal_px is None else {"focal_px": view.focal_px, "focal_source": "user"}
     photo = Photo(view.rgb, hashlib.sha256(view.rgb.tobytes()).hexdigest(), view.name, **known)
@@ -259,11 +259,11 @@ def true_overlap(source: Source, target: Target) -> float:
 def run_sequence(sequence: Sequence, *, quality: str, quick: bool, show: Path | None) -> None:
     """Score one sequence in every depth mode and print its rows."""
     sources = sequence.sources[:QUICK_SOURCES] if quick else sequence.sources
-    modes: dict[str, Callable[[int], dict]] = {"geometric, 1.5 m": lambda _: {"camera_height": 1.5, "depth_file": None}}
+    modes: dict[str, Callable[[int], dict]] = {"geometric": lambda _: {"camera_height": None, "depth_file": None}}
     if sequence.metric:
         heights = camera_heights(sequence.views)
         modes["geometric, true h"] = lambda i: {"camera_height": heights[i], "depth_file": None}
-        modes["depth file"] = lambda i: {"camera_height": 1.5, "depth_file": sequence.views[i].depth_file}
+        modes["depth file"] = lambda i: {"camera_height": None, "depth_file": sequence.views[i].depth_file}
         print(f"  true camera heights [m]: {', '.join(f'{heights[i]:.2f}' for i in sources)}")
     for mode, settings in modes.items():
         rows, overlaps, scales, used, outside = [], [], [], 0, 0
