@@ -43,10 +43,10 @@ def test_a_picture_is_rendered_once(tmp_path, monkeypatch):
     monkeypatch.setattr(understanding_rendered, "LONG_SIDE", 96)
     first = procedural_case(procedural_names()[1], tmp_path)
 
-    def fail():
+    def fail(*_, **__):
         raise AssertionError("rendered again")
 
-    monkeypatch.setattr(understanding_rendered, "_renderer", fail)
+    monkeypatch.setattr(understanding_rendered, "render_fast", fail)
     again = procedural_case(procedural_names()[1], tmp_path)
     assert np.array_equal(first.photo.rgb, again.photo.rgb) and np.array_equal(first.depth, again.depth, equal_nan=True)
 
