@@ -110,8 +110,8 @@ def sample_views(seed: int, kind: str, count: int, rng: np.random.Generator) -> 
     for number in range(count):
         said = list(tags)
         camera, pose = _camera(rng, said, outdoors=kind in ("street", "courtyard"))
-        low, high = pick(rng, VIEW_HEIGHTS)
-        T = choose_view(rng, scene, camera, tries=3, **pose | {"height": rng.uniform(low, high)})
+        pose["height"] = rng.uniform(*pick(rng, VIEW_HEIGHTS))
+        T = choose_view(rng, scene, camera, tries=3, **pose)
         effects = _effects(rng, said, int(rng.integers(1 << 30)))
         yield SceneCase(scene, camera, T, effects, kind, f"{kind}-{seed}-{number}", tuple(dict.fromkeys(said)), False, seed)
 

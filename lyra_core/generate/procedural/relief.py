@@ -32,7 +32,7 @@ JUMP = 0.04
 """Relative difference of neighbouring depths that may be an edge."""
 CELLS = 700
 """Grid cells of a thing, about; its stride is between 2 px and 16 px."""
-THICKNESS = {True: (0.05, 0.3), False: (0.15, 0.6)}
+THICKNESS = {True: (0.05, 0.3), False: (0.1, 0.35)}
 """Of what is seen from one side: half its width, within these [m]; measured things show most of their depth themselves."""
 
 
