@@ -117,7 +117,7 @@ class LayoutTrainer:
             load_encoder(self.network.encoder, encoder)
         if start is not None:
             self.network.load_state_dict({name: torch.from_numpy(value) for name, value in read_weights(start).items()})
-        self.network.to(self.device, memory_format=torch.channels_last)
+        self.network.to(self.device)
         learnt = encoder is not None or start is not None
         rates = {True: cfg.encoder_rate if learnt else 1.0, False: 1.0}
         named = list(self.network.named_parameters())
