@@ -1,0 +1,1 @@
+"""Finished worlds in other tools' formats."""
