@@ -11,7 +11,7 @@ INSTALL_INPUTS := setup.py pyproject.toml constraints.txt \
 	$(wildcard tasks/lyra_tasks/__init__.py exts/lyra_worlds/lyra_worlds/__init__.py configs/__init__.py)
 PIP = $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-.PHONY: demo test test-slow lint check-python env-physx env-depth-anything-3 system-deps clean
+.PHONY: demo test test-slow lint check-python env-physx env-depth-anything-3 env-open3d system-deps clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python -m lyra_core.demo $(if $(PHOTO),"$(PHOTO)") $(if $(OUT),--output "$(OUT)")
@@ -56,10 +56,17 @@ env-depth-anything-3: .venv-depth-anything-3/.ready
 	.venv-depth-anything-3/bin/python -m pip --disable-pip-version-check install --quiet --requirement requirements/depth-anything-3.txt
 	@touch $@
 
+# Open3D is what tests.benchmarks.surface measures us against.
+env-open3d: .venv-open3d/.ready
+.venv-open3d/.ready: requirements/open3d.txt | check-python
+	test -x .venv-open3d/bin/python || $(PYTHON) -m venv .venv-open3d
+	.venv-open3d/bin/python -m pip --disable-pip-version-check install --quiet --requirement requirements/open3d.txt
+	@touch $@
+
 # Needed by neither demo nor test.
 system-deps:
 	apt-get update -qq
 	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium libusb-1.0-0 python3-openvdb
 
 clean:
-	rm -rf $(VENV) .venv-physx .venv-depth-anything-3 build dist *.egg-info .pytest_cache .ruff_cache
+	rm -rf $(VENV) .venv-physx .venv-depth-anything-3 .venv-open3d build dist *.egg-info .pytest_cache .ruff_cache

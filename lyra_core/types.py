@@ -284,6 +284,32 @@ class SurfaceMesh:
 
 
 @dataclass(frozen=True)
+class DetailLevel:
+    """A coarser copy of a SurfaceMesh for sensors, with colours at the vertices, and how far its depth is from the full mesh's."""
+
+    vertices: np.ndarray
+    """(V, 3) float32 [m]."""
+    faces: np.ndarray
+    """(F, 3) int32."""
+    vertex_rgb: np.ndarray
+    """(V, 3) uint8 sRGB."""
+    face_label: np.ndarray
+    """(F,) uint8 of Label."""
+    face_provenance: np.ndarray
+    """(F,) uint8 of Provenance."""
+    depth_error_median: float
+    """Over the pixels of cameras in free space: |depth difference| to the full mesh [m]."""
+    depth_error_p99: float
+    """[m]"""
+
+    def __post_init__(self) -> None:
+        f, v = len(self.faces), len(self.vertices)
+        for name, shape in (("vertices", (v, 3)), ("faces", (f, 3)), ("vertex_rgb", (v, 3)), ("face_label", (f,)),
+                            ("face_provenance", (f,))):
+            _check(f"DetailLevel.{name}", getattr(self, name), shape)
+
+
+@dataclass(frozen=True)
 class CollisionPart:
     """One piece of what a robot touches. Faces look towards free space."""
 

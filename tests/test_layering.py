@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,28 +17,22 @@ SOURCES = {"lyra_core": "lyra_core", "lyra_tasks": "tasks/lyra_tasks", "lyra_wor
 BASE = {"", "types", "errors", "config", "backends", "camera", "io", "rays"}
 STAGES = {"photo", "depth", "memory", "generate", "surface", "splats", "usd", "navigation", "physics", "scenes", "jobs", "batch",
           "report"}
-JOINS = {"world", "build", "build_files", "segments", "stages", "pipeline", "variations", "training"}
-TOP = {"cli", "commands", "models_command", "doctor", "demo", "ranks", "__main__"}
+JOINS = {"world", "build", "build_files", "segments", "stages", "pipeline", "variations", "training", "imports", "exports"}
+TOP = {"cli", "commands", "models_command", "export_command", "import_command", "doctor", "demo", "ranks", "__main__"}
 MAY_USE = {"lyra_core": {"lyra_core"}, "lyra_tasks": {"lyra_core", "lyra_tasks"}, "lyra_worlds": set(SOURCES)}
 OMNIVERSE = {"omni", "carb", "isaacsim"}
 HEAVY = {"torch", "pxr", "mujoco", "newton", "warp", "embreex", "open3d", "diffusers", "transformers", "imageio", "ovphysx"}
-HEAVY_ALLOWED = {
-    "lyra_core/rays/_warp_kernels.py": {"warp"},
-    "lyra_core/camera/_warp_splat_kernels.py": {"warp"},
-    "lyra_core/memory/_warp_visibility_kernels.py": {"warp"},
-    "lyra_core/scenes/_warp_render_kernels.py": {"warp"},
-    "lyra_core/scenes/_warp_render_pattern_kernels.py": {"warp"},
-    "lyra_core/scenes/_warp_render_solid_kernels.py": {"warp"},
-}
-"""Warp reads a kernel's source when the module is imported, so its kernels need a module that imports it at the top."""
 TORCH = {"torch", "diffusers", "transformers"}
 TORCH_PACKAGES = ("lyra_core/generate/lyra2/", "lyra_core/training/")
 
 
 def heavy_allowed(file: str) -> set[str]:
     """Return the heavy packages that a file may import at its top: those that it is about."""
+    # Warp reads a kernel's source when its module is imported, so kernels need modules that import it at the top.
+    if re.fullmatch(r"_warp_\w*kernels\.py", Path(file).name):
+        return {"warp"}
     about_torch = file.startswith(TORCH_PACKAGES) or Path(file).name.startswith("_torch_")
-    return HEAVY_ALLOWED.get(file, TORCH if about_torch and not file.endswith("__init__.py") else set())
+    return TORCH if about_torch and not file.endswith("__init__.py") else set()
 
 
 def imports(tree: ast.AST, package: str) -> Iterator[tuple[str, int]]:

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.spatial import cKDTree
 
 from lyra_core.backends import resolve
 from lyra_core.camera.se3 import inverse
 from lyra_core.config import SurfaceCfg
 from lyra_core.errors import InputError
+from lyra_core.surface.agreement import without_contradictions
 from lyra_core.surface.atlas import make_atlas
+from lyra_core.surface.base import fuse
+from lyra_core.surface.color_match import exposed, exposure_gains, seam_corrections
 from lyra_core.surface.gravity import FloorPlane, face_geometry, find_floor
 from lyra_core.surface.labels import label_faces, part_faces
 from lyra_core.surface.orient import orient_to_free_space
 from lyra_core.surface.sanitize import sanitize
+from lyra_core.surface.simplify import simplify
 from lyra_core.surface.texture import Views, choose_views, paint
-from lyra_core.surface.topology import drop_small_pieces, face_adjacency, simplify
+from lyra_core.surface.topology import drop_small_pieces, face_adjacency
 from lyra_core.types import CollisionPart, Frame, Label, Provenance, SurfaceMesh
 
 
@@ -32,7 +38,20 @@ class Lifted:
     """One plain sentence per guess or loss, for the report."""
 
 
-def lift_frames(frames: list[Frame], *, cfg: SurfaceCfg, atlas_side: int = 2048, max_triangles: int = 200_000,
+@dataclass(frozen=True)
+class FusedSurface:
+    """A clean mesh in the frames' world, wound towards free space."""
+
+    vertices: np.ndarray
+    """(V, 3) float32 [m]."""
+    faces: np.ndarray
+    """(F, 3) int32."""
+    colors: np.ndarray
+    """(V, 3) uint8."""
+    notes: tuple[str, ...]
+
+
+def lift_frames(frames: Sequence[Frame], *, cfg: SurfaceCfg, atlas_side: int = 2048, max_triangles: int = 200_000,
                 min_area: float = 0.1, align: bool = True) -> Lifted:
     """Fuse frames and make of the surface what robots and people need.
 
@@ -40,58 +59,79 @@ def lift_frames(frames: list[Frame], *, cfg: SurfaceCfg, atlas_side: int = 2048,
         frames: at least one with depth.
         cfg: fusion backend and voxel size [m].
         atlas_side: texture side [texel].
-        max_triangles: coarser than the voxel if needed.
+        max_triangles: simplified to this even where the error allows no fewer.
         min_area: separate pieces below this are dropped [m2].
         align: find gravity and the floor; False trusts the frames' world frame (z up, floor at 0).
 
     Raises:
         InputError: no frame has depth that gives a surface.
     """
-    vertices, faces, colors, notes = _fused(frames, cfg, max_triangles, min_area)
+    surface = fused_surface(frames, cfg=cfg, max_triangles=max_triangles, min_area=min_area)
+    return finish_surface(surface, frames, tolerance=cfg.voxel, atlas_side=atlas_side, align=align)
+
+
+def fused_surface(frames: Sequence[Frame], *, cfg: SurfaceCfg, max_triangles: int, min_area: float) -> FusedSurface:
+    """Fuse frames, drop what contradicts the others and what floats, and simplify within a fifth of the voxel."""
+    usable, dropped = without_contradictions(frames)
     T_world_camera = np.stack([frame.T_world_camera for frame in frames])
-    faces = orient_to_free_space(vertices, faces, T_world_camera[:, :3, 3])
-    floor = find_floor(vertices, faces, T_world_camera) if align else FloorPlane(np.array([0.0, 0, 1]), 0.0, 0.0, 0.0, ())
+    fusion = resolve("fusion", cfg.fusion)(cfg.voxel, eyes=T_world_camera[:, :3, 3])
+    fuse(fusion, usable)
+    fine, faces, colors = fusion.extract()
+    if not len(faces):
+        raise InputError(f"lift: {len(frames)} frames gave no surface; expected frames with depth in metres")
+    notes = []
+    if dropped > 0.001:
+        notes.append(f"{100 * dropped:.1f} % of the depth pixels contradict other frames and were left out.")
+    faces, pieces = drop_small_pieces(fine, faces, min_area=min_area)
+    if pieces:
+        notes.append(f"{pieces} separate pieces below {min_area:g} m2 were dropped.")
+    simple = simplify(fine, faces, max_faces=max_triangles, tolerance=cfg.voxel / 5)
+    if simple.error:
+        notes.append(f"Simplified from {len(faces)} to {len(simple.faces)} triangles; 99.9 % of the surface moved by less than "
+                     f"{1000 * simple.error:.1f} mm.")
+    vertices, faces, _ = sanitize(simple.vertices, simple.faces)
+    colors = colors[cKDTree(fine).query(vertices)[1]]
+    return FusedSurface(vertices, orient_to_free_space(vertices, faces, T_world_camera[:, :3, 3]), colors, tuple(notes))
+
+
+def finish_surface(surface: FusedSurface, frames: Sequence[Frame], *, tolerance: float, atlas_side: int, align: bool,
+                   floor: FloorPlane | None = None) -> Lifted:
+    """Turn a surface upright, level its floor, name its parts and paint it from the frames.
+
+    Args:
+        surface, frames: of one world; the frames' depth says what they see of it.
+        tolerance: depth by which a frame may miss the surface it is said to see [m].
+        atlas_side: texture side [texel].
+        align: find gravity and the floor; False trusts the world frame.
+        floor: known gravity and floor, in place of those found.
+    """
+    vertices, faces = surface.vertices, surface.faces
+    if floor is None:
+        poses = np.stack([frame.T_world_camera for frame in frames])
+        floor = find_floor(vertices, faces, poses) if align else FloorPlane(np.array([0.0, 0, 1]), 0.0, 0.0, 0.0, ())
     T_aligned_world = floor.T_aligned_world()
     aligned = vertices @ T_aligned_world[:3, :3].T + T_aligned_world[:3, 3]
 
-    band = max(4 * floor.noise, 0.75 * cfg.voxel, 0.02)
+    band = max(4 * floor.noise, 0.75 * tolerance, 0.02)
     labels = label_faces(*face_geometry(aligned, faces), floor_band=band)
     aligned, snapped = _snapped(aligned, faces, labels, band)
     normals, areas, _ = face_geometry(aligned, faces)
     adjacency = face_adjacency(faces)
     part, names = part_faces(labels, areas, adjacency)
-    views = choose_views(vertices, faces, frames, adjacency, tolerance=2 * cfg.voxel)
+
+    gains = exposure_gains(vertices, frames, tolerance=2 * tolerance)
+    frames = [exposed(frame, gain) for frame, gain in zip(frames, gains, strict=True)]
+    views = choose_views(vertices, faces, frames, adjacency, tolerance=2 * tolerance)
+    corrections = seam_corrections(vertices, faces, views.best, frames)
     atlas = make_atlas(aligned, faces, normals, areas, adjacency, side=atlas_side)
-    texture = paint(atlas, vertices[atlas.vertex], colors[atlas.vertex], views, frames, tolerance=cfg.voxel)
+    texture = paint(atlas, vertices[atlas.vertex], surface.colors[atlas.vertex], views, frames, tolerance=tolerance,
+                    corrections=corrections)
 
     mesh = SurfaceMesh(aligned[atlas.vertex].astype(np.float32), atlas.faces, atlas.uv, texture, labels, views.provenance,
                        part, tuple(name for name, _ in names))
-    notes += [*floor.notes, f"{snapped} floor vertices were moved onto the plane z = 0, by at most {band:.3f} m.", *_unseen(views)]
-    return Lifted(mesh, _collision(aligned, faces, part, names, views), inverse(T_aligned_world), tuple(notes))
-
-
-def _fused(frames: list[Frame], cfg: SurfaceCfg, max_triangles: int,
-           min_area: float) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[str]]:
-    """Return a clean mesh (vertices, faces, colours) in the frames' world, and what was lost."""
-    fusion = resolve("fusion", cfg.fusion)(cfg.voxel)
-    for frame in frames:
-        fusion.integrate(frame)
-    fine, faces, colors = fusion.extract()
-    if not len(faces):
-        raise InputError(f"lift: {len(frames)} frames gave no surface; expected frames with depth in metres")
-    notes = []
-    faces, dropped = drop_small_pieces(fine, faces, min_area=min_area)
-    if dropped:
-        notes.append(f"{dropped} separate pieces below {min_area:g} m2 were dropped.")
-    vertices, faces, cell = simplify(fine, faces, max_faces=max_triangles, cell=1.5 * cfg.voxel)
-    if cell:
-        notes.append(f"The surface was simplified to cells of {cell:.3f} m to stay below {max_triangles} triangles.")
-    vertices, faces, _ = sanitize(vertices, faces)
-    if len(fine) != len(vertices) or not np.array_equal(fine, vertices):
-        from scipy.spatial import cKDTree
-
-        colors = colors[cKDTree(fine).query(vertices)[1]]
-    return vertices, faces, colors, notes
+    notes = [*surface.notes, *floor.notes,
+             f"{snapped} floor vertices were moved onto the plane z = 0, by at most {band:.3f} m.", *_unseen(views)]
+    return Lifted(mesh, collision_parts(aligned, faces, part, names, views.provenance), inverse(T_aligned_world), tuple(notes))
 
 
 def _snapped(aligned: np.ndarray, faces: np.ndarray, labels: np.ndarray, band: float) -> tuple[np.ndarray, int]:
@@ -103,14 +143,14 @@ def _snapped(aligned: np.ndarray, faces: np.ndarray, labels: np.ndarray, band: f
     return aligned, len(rows)
 
 
-def _collision(aligned: np.ndarray, faces: np.ndarray, part: np.ndarray, names: list[tuple[str, Label]],
-               views: Views) -> list[CollisionPart]:
+def collision_parts(aligned: np.ndarray, faces: np.ndarray, part: np.ndarray, names: list[tuple[str, Label]],
+                    provenance: np.ndarray) -> list[CollisionPart]:
     """Cut the oriented shell into parts; a part's provenance is that of most of its faces."""
     out = []
     for i, (name, label) in enumerate(names):
         rows = part == i
         used, index = np.unique(faces[rows], return_inverse=True)
-        majority = Provenance(int(np.argmax(np.bincount(views.provenance[rows]))))
+        majority = Provenance(int(np.argmax(np.bincount(provenance[rows]))))
         out.append(CollisionPart(name, label, "shell", aligned[used].astype(np.float32),
                                  index.reshape(-1, 3).astype(np.int32), majority))
     return out

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -24,7 +25,7 @@ class Views:
     """(F,) uint8 of Provenance: the surest one that a frame states."""
 
 
-def choose_views(vertices: np.ndarray, faces: np.ndarray, frames: list[Frame], adjacency: csr_array, *, tolerance: float) -> Views:
+def choose_views(vertices: np.ndarray, faces: np.ndarray, frames: Sequence[Frame], adjacency: csr_array, *, tolerance: float) -> Views:
     """Score frames per face by viewing angle, nearness and sharpness; neighbours pull towards one frame.
 
     vertices are in the frames' world. A face is shown if its corners' depths agree within tolerance [m] + 1 % of z.
@@ -36,13 +37,13 @@ def choose_views(vertices: np.ndarray, faces: np.ndarray, frames: list[Frame], a
     provenance = np.full(len(faces), max(stated, default=int(Provenance.INVENTED)), np.uint8)
     for k, frame in enumerate(frames):
         u, v, z = project(vertices, frame)
-        agree = _agrees(frame, u, v, z, tolerance)[faces].all(1)
+        agree = agrees(frame, u, v, z, tolerance)[faces].all(1)
         to_eye = frame.T_world_camera[:3, 3] - centers
         distance = np.linalg.norm(to_eye, axis=1)
         cosine = (normals * to_eye).sum(1) / np.maximum(distance, 1e-6)
         score[:, k] = np.where(agree & (cosine > 0.1), sharp[k] * cosine / np.maximum(distance, 0.3) ** 2, 0)
         u, v, z = project(centers, frame)
-        rows = np.flatnonzero(_agrees(frame, u, v, z, tolerance) & (cosine > 0))
+        rows = np.flatnonzero(agrees(frame, u, v, z, tolerance) & (cosine > 0))
         provenance[rows] = np.minimum(provenance[rows], frame.provenance[v[rows].astype(int), u[rows].astype(int)])
     best = np.argmax(score, 1)
     for _ in range(3):
@@ -51,11 +52,12 @@ def choose_views(vertices: np.ndarray, faces: np.ndarray, frames: list[Frame], a
     return Views(np.where(score.max(1, initial=0) > 0, best, -1).astype(np.int32), provenance)
 
 
-def paint(atlas: Atlas, vertices: np.ndarray, colors: np.ndarray, views: Views, frames: list[Frame], *,
-          tolerance: float) -> np.ndarray:
+def paint(atlas: Atlas, vertices: np.ndarray, colors: np.ndarray, views: Views, frames: Sequence[Frame], *, tolerance: float,
+          corrections: np.ndarray | None = None) -> np.ndarray:
     """Return the texture (side, side, 3) uint8: each texel from its face's frame, else from the vertices' fused colours.
 
-    vertices (W, 3) in the frames' world and colors (W, 3) uint8 belong to the atlas' split vertices.
+    vertices (W, 3) in the frames' world and colors (W, 3) uint8 belong to the atlas' split vertices; corrections (F, 3, 3) are
+    added at the faces' corners to what their frames show.
     """
     face_at, weight_at = rasterize(atlas)
     texture = np.zeros((*face_at.shape, 3), np.uint8)
@@ -71,8 +73,12 @@ def paint(atlas: Atlas, vertices: np.ndarray, colors: np.ndarray, views: Views, 
         if not len(rows):
             continue
         u, v, z = project(_mixed(weight[rows], vertices, corners[rows]), frame)
-        good = _agrees(frame, u, v, z, tolerance)
-        painted[rows[good]] = _sample(frame.rgb, u[good], v[good])
+        good = agrees(frame, u, v, z, tolerance)
+        rows = rows[good]
+        shown = sample_color(frame.rgb, u[good], v[good]).astype(np.float32)
+        if corrections is not None:
+            shown += np.einsum("nk,nkc->nc", weight[rows], corrections[face[rows]])
+        painted[rows] = np.clip(np.rint(shown), 0, 255)
     texture[known] = painted
     return spread_colors(texture, known)
 
@@ -94,7 +100,7 @@ def project(points: np.ndarray, frame: Frame) -> tuple[np.ndarray, np.ndarray, n
     return u.astype(np.float32), v.astype(np.float32), z.astype(np.float32)
 
 
-def _agrees(frame: Frame, u: np.ndarray, v: np.ndarray, z: np.ndarray, tolerance: float) -> np.ndarray:
+def agrees(frame: Frame, u: np.ndarray, v: np.ndarray, z: np.ndarray, tolerance: float) -> np.ndarray:
     """Return which projected points lie in the picture on the surface it shows."""
     inside = (u >= 0) & (v >= 0) & (u < frame.camera.width) & (v < frame.camera.height)
     depth = frame.depth[np.where(inside, v, 0).astype(int), np.where(inside, u, 0).astype(int)]
@@ -102,7 +108,7 @@ def _agrees(frame: Frame, u: np.ndarray, v: np.ndarray, z: np.ndarray, tolerance
         return inside & (np.abs(depth - z) < tolerance + 0.01 * z)
 
 
-def _sample(rgb: np.ndarray, u: np.ndarray, v: np.ndarray) -> np.ndarray:
+def sample_color(rgb: np.ndarray, u: np.ndarray, v: np.ndarray) -> np.ndarray:
     """Sample a picture bilinearly at pixel positions (N,); returns (N, 3) uint8."""
     width = 4096  # the remapping function is limited to 32767 columns and rows
     pad = -len(u) % width
@@ -110,7 +116,7 @@ def _sample(rgb: np.ndarray, u: np.ndarray, v: np.ndarray) -> np.ndarray:
     return cv2.remap(rgb, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE).reshape(-1, 3)[:len(u)]
 
 
-def _sharpness(frames: list[Frame]) -> np.ndarray:
+def _sharpness(frames: Sequence[Frame]) -> np.ndarray:
     """Return the relative sharpness of each frame, mean absolute Laplacian over the median frame's, within 1/4 .. 4."""
     grey = [cv2.cvtColor(frame.rgb, cv2.COLOR_RGB2GRAY) for frame in frames]
     raw = np.array([np.abs(cv2.Laplacian(picture, cv2.CV_32F)).mean(dtype=np.float64) for picture in grey])

@@ -15,7 +15,7 @@ from lyra_core.io.meshes import load_collision_parts, load_surface_mesh, merge_p
 from lyra_core.rays.base import cast_camera, make_ray_tracer
 from lyra_core.surface.gravity import find_floor
 from lyra_core.surface.lift import lift_frames
-from lyra_core.surface.topology import simplify
+from lyra_core.surface.simplify import simplify
 from lyra_core.types import Frame, Label, Provenance
 
 TILT = np.eye(4)
@@ -117,7 +117,7 @@ def test_same_frames_same_bytes_and_limits(tmp_path):
         lift = lift_frames(frames, cfg=SurfaceCfg(voxel=0.08), atlas_side=512, max_triangles=3000)
         save_surface_mesh(tmp_path / f"{name}.npz", lift.mesh)
     assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
-    assert 500 < len(lift.mesh.faces) <= 3000 and any("simplified" in note for note in lift.notes)
+    assert 500 < len(lift.mesh.faces) <= 3000 and any("Simplified" in note for note in lift.notes)
     with pytest.raises(InputError, match="no surface"):
         lift_frames([Frame(f.rgb, np.full_like(f.depth, np.nan), f.camera, f.T_world_camera, f.provenance) for f in frames[:1]],
                     cfg=SurfaceCfg())
@@ -135,14 +135,18 @@ def test_floor_without_cameras_is_refused_and_odd_scale_is_noted():
         find_floor(mesh.vertices, mesh.faces, T[:0])
 
 
-def test_simplify_stays_on_planes():
-    sphere = trimesh.creation.icosphere(subdivisions=5)
-    vertices, faces, cell = simplify(sphere.vertices, sphere.faces, max_faces=2000, cell=0.05)
-    assert 300 < len(faces) <= 2000 and cell > 0.05
-    assert np.abs(np.linalg.norm(vertices, axis=1) - 1).max() < 0.03
+def test_simplify_states_a_true_error():
+    sphere = trimesh.creation.icosphere(subdivisions=6)
+    for bound in (1e-3, 1e-2):
+        simple = simplify(sphere.vertices, sphere.faces, max_faces=10**6, tolerance=bound)
+        assert 0 < simple.error <= bound and len(simple.faces) < len(sphere.faces) / 4
+        coarse = trimesh.Trimesh(simple.vertices, simple.faces, process=False)
+        brute = trimesh.proximity.closest_point_naive(coarse, sphere.vertices[:100])[1]
+        assert np.percentile(brute, 99) <= simple.error + 1e-6
+    assert len(simplify(sphere.vertices, sphere.faces, max_faces=700).faces) <= 700
     box = trimesh.creation.box((1, 1, 1)).subdivide().subdivide().subdivide().subdivide()
-    vertices, faces, _ = simplify(box.vertices + 0.013, box.faces, max_faces=600, cell=0.1)
-    assert box_distance(vertices - 0.013, np.full(3, -0.5), np.full(3, 0.5)).max() < 5e-3
+    flat = simplify(box.vertices, box.faces, max_faces=10**6, tolerance=1e-4)
+    assert len(flat.faces) <= 768 and box_distance(flat.vertices, np.full(3, -0.5), np.full(3, 0.5)).max() < 1e-4
 
 
 @pytest.mark.skipif(not LIVINGROOM.is_dir(), reason="evaluation data is not here")
