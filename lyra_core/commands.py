@@ -133,7 +133,7 @@ def create(
             "lyra2": {"preset": preset, "weights": weights, "distilled": distilled or None, "vram": vram},
         },
     }
-    cfg = from_dict(_without_none(given), base=_config(config), where="command line")
+    cfg = settings(config, given)
     if cfg.generate.generator == "lyra2" and quality is None and config is None:
         cfg = replace(cfg, quality="full")  # the size the model was trained at
     if server is not None and cfg.generate.generator != "lyra2-server":
@@ -142,10 +142,10 @@ def create(
         cfg = replace(cfg, variation=replace(cfg.variation, paint=0.0, lighting=0.0))
     given = {"photo_path": photo, "folder": output, "cfg": cfg, "keep": keep}
     if variations is not None:
-        worlds = _run("lyra_core.variations:build_variations", {**given, "count": variations}, quiet, as_json)
+        worlds = run_job("lyra_core.variations:build_variations", {**given, "count": variations}, quiet, as_json)
         _say_listing(output, worlds, quiet, as_json)
         return
-    _say_where(_run("lyra_core.pipeline:build_world", given, quiet, as_json), quiet, as_json)
+    say_where(run_job("lyra_core.pipeline:build_world", given, quiet, as_json), quiet, as_json)
 
 
 def extend(
@@ -161,7 +161,7 @@ def extend(
         as_json: Progress as one JSON object per line.
     """
     given = {"folder": world, "trajectory": trajectory, "frames": frames}
-    _say_where(_run("lyra_core.pipeline:extend_world", given, quiet, as_json), quiet, as_json)
+    say_where(run_job("lyra_core.pipeline:extend_world", given, quiet, as_json), quiet, as_json)
 
 
 def revert(world: Positional[Path], *, chunk: int, quiet: Quiet = False, as_json: AsJson = False) -> None:
@@ -173,7 +173,7 @@ def revert(world: Positional[Path], *, chunk: int, quiet: Quiet = False, as_json
         quiet: Print nothing but errors.
         as_json: Progress as one JSON object per line.
     """
-    _say_where(_run("lyra_core.pipeline:revert_world", {"folder": world, "chunk": chunk}, quiet, as_json), quiet, as_json)
+    say_where(run_job("lyra_core.pipeline:revert_world", {"folder": world, "chunk": chunk}, quiet, as_json), quiet, as_json)
 
 
 def episodes(
@@ -206,6 +206,11 @@ def episodes(
     print(f"{path}: {len(found)} episodes for radius {radius} m{spread}")
 
 
+def settings(config: str | None, given: dict[str, Any]) -> WorldCfg:
+    """Return the settings of a configuration with what the command line gives on top; None there = not given."""
+    return from_dict(_without_none(given), base=_config(config), where="command line")
+
+
 def _config(config: str | None) -> WorldCfg:
     """Read a YAML file, or a packaged configuration by name; None gives the defaults."""
     if config is None:
@@ -226,7 +231,7 @@ def _without_none(values: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in pairs if value is not None and value != {}}
 
 
-def _run(target: str, given: dict[str, Any], quiet: bool, as_json: bool) -> Any:
+def run_job(target: str, given: dict[str, Any], quiet: bool, as_json: bool) -> Any:
     """Run a pipeline function as a job, show its progress, and stop it at its next step on Ctrl-C."""
     from lyra_core.jobs.runner import submit
 
@@ -267,7 +272,7 @@ def _say_listing(folder: Path, worlds: list[World], quiet: bool, as_json: bool) 
     sys.stdout.flush()
 
 
-def _say_where(world: World, quiet: bool, as_json: bool) -> None:
+def say_where(world: World, quiet: bool, as_json: bool) -> None:
     if as_json:
         print(json.dumps({"event": "done", "world": str(world.folder)}))
     elif not quiet:

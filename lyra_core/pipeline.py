@@ -145,7 +145,7 @@ def _make(build: WorldBuild, cfg: WorldCfg, *, photo: Photo | None, keep: str, p
     or its ``version`` has changed. photo: None where the folder already holds it.
     """
     build.reopen()
-    run = _StageRunner(build, progress)
+    run = StageRunner(build, progress)
     context = stages.Context(build.folder, cfg, photo, build)
     settings = _portable(cfg)
     with single_threaded_blas():
@@ -224,7 +224,7 @@ def _make(build: WorldBuild, cfg: WorldCfg, *, photo: Photo | None, keep: str, p
     return World(build.folder)
 
 
-class _StageRunner:
+class StageRunner:
     """Runs stages with a progress bar and keeps their seconds."""
 
     def __init__(self, build: WorldBuild, progress: Progress) -> None:

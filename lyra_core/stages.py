@@ -321,18 +321,11 @@ class Context:
 
     def navigation(self) -> list[str]:
         """Find the free space, sample episodes, write the occupancy map."""
-        cfg = self.cfg.navigation
-        parts = load_collision_parts(self.folder / "collision.glb")
         space, graph = self.routes
-        space = with_seen_floor(space, load_surface_mesh(self.folder / "mesh.npz"))
-        check_winding(parts, free_points(space, cfg.robot_radius), is_open=not self.uses_surfaces)
-        save_free_space(self.folder / "navigation.npz", space)
-        save_occupancy_map(self.folder / "occupancy_map", space)
-        rng = np.random.default_rng([self.cfg.seed, EPISODE_STREAM])
-        info = {"scale_sigma": round(float(self.reading_and_estimate[1].scale_sigma), 4)}
-        episodes = sample_episodes(space, rng, count=cfg.episodes, radius=cfg.robot_radius, graph=graph, info=info)
-        save_episodes(self.folder / "episodes.json.gz", episodes)
-        return ["navigation.npz", "occupancy_map/map.yaml", "occupancy_map/map.png", "episodes.json.gz"]
+        return write_navigation(
+            self.folder, space, graph, cfg=self.cfg, scale_sigma=self.reading_and_estimate[1].scale_sigma,
+            is_open=not self.uses_surfaces,
+        )
 
     def usd(self) -> list[str]:
         """Write the stage."""
@@ -447,6 +440,39 @@ class Context:
         """Shortest paths of the first episodes, for the map."""
         graph = self.routes[1]
         return [graph.path(graph.field(episode.goal[:2]), episode.start[:2]) for episode in episodes[:6]]
+
+
+def write_navigation(
+    folder: Path, space: FreeSpace, graph: GeodesicGraph, *, cfg: WorldCfg, scale_sigma: float, is_open: bool,
+    may_be_small: bool = False,
+) -> list[str]:
+    """Check the colliders of a world from its free space, and write grid, occupancy map and episodes; returns the files' names.
+
+    Args:
+        is_open: the surfaces may have holes.
+        may_be_small: a place where the robot fits nowhere, or has nowhere to go, is a world without episodes, not an error.
+
+    Raises:
+        WorldError: a collider looks away from free space.
+        InputError: no episode is possible.
+    """
+    radius = cfg.navigation.robot_radius
+    space = with_seen_floor(space, load_surface_mesh(folder / "mesh.npz"))
+    points = free_points(space, radius)
+    if len(points) or not may_be_small:
+        check_winding(load_collision_parts(folder / "collision.glb"), points, is_open=is_open)
+    save_free_space(folder / "navigation.npz", space)
+    save_occupancy_map(folder / "occupancy_map", space)
+    rng = np.random.default_rng([cfg.seed, EPISODE_STREAM])
+    info = {"scale_sigma": round(float(scale_sigma), 4)}
+    try:
+        episodes = sample_episodes(space, rng, count=cfg.navigation.episodes, radius=radius, graph=graph, info=info)
+    except InputError:
+        if not may_be_small:
+            raise
+        episodes = []
+    save_episodes(folder / "episodes.json.gz", episodes)
+    return ["navigation.npz", "occupancy_map/map.yaml", "occupancy_map/map.png", "episodes.json.gz"]
 
 
 def check_same_weights(build: WorldBuild, generator: Any) -> None:

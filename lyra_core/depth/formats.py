@@ -44,7 +44,7 @@ def read_depth_file(path: Path, *, unit: str = "auto", kind: str = "auto") -> np
     """
     if not path.is_file():
         raise InputError(f"{path}: no such depth file, {_EXPECTED}")
-    values = _plane(path, _read_picture(path) if path.suffix.lower() in _PICTURES else _read_array(path))
+    values = _plane(path, _read_picture(path) if path.suffix.lower() in _PICTURES else read_array(path))
     _check_kind(path, values, unit, kind)
     scale = _METRES["mm" if values.dtype.kind in "iu" else "m"] if unit == "auto" else _METRES[unit]
     # 16 bits end at 65535: what is deeper is stored as that.
@@ -94,7 +94,7 @@ def read_confidence(path: Path, shape: tuple[int, int]) -> np.ndarray:
     """
     if not path.is_file():
         raise InputError(f"confidence: {path}: no such file, expected an 8-bit .png or .npy")
-    values = _plane(path, _read_picture(path, depth=False) if path.suffix.lower() == ".png" else _read_array(path), "confidence")
+    values = _plane(path, _read_picture(path, depth=False) if path.suffix.lower() == ".png" else read_array(path), "confidence")
     if values.shape != shape:
         raise InputError(f"confidence: {path}: got {values.shape[1]}x{values.shape[0]} px, expected the depth file's size, "
                          f"{shape[1]}x{shape[0]} px")
@@ -118,7 +118,7 @@ def _plane(path: Path, values: np.ndarray, what: str = "depth") -> np.ndarray:
 def _read_picture(path: Path, *, depth: bool = True) -> np.ndarray:
     """Read a picture's numbers; depth has 16 bits or floating-point numbers in one channel."""
     if path.suffix.lower() == ".exr":
-        return _read_exr(path)
+        return read_exr(path)
     try:
         data = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
     except cv2.error as error:
@@ -130,7 +130,7 @@ def _read_picture(path: Path, *, depth: bool = True) -> np.ndarray:
     return data
 
 
-def _read_exr(path: Path) -> np.ndarray:
+def read_exr(path: Path) -> np.ndarray:
     """Read the channel Z, Y, V or R, or the only one."""
     try:
         import OpenEXR
@@ -148,7 +148,7 @@ def _read_exr(path: Path) -> np.ndarray:
     return channels[named[0]] if named else next(iter(channels.values()))
 
 
-def _read_array(path: Path) -> np.ndarray:
+def read_array(path: Path) -> np.ndarray:
     """Read the only array of a numpy file; objects, which could run code, are refused by numpy."""
     if path.suffix.lower() not in (".npy", ".npz"):
         raise InputError(f"{path}: got the suffix {path.suffix!r}, {_EXPECTED}")

@@ -65,6 +65,18 @@ def find_floor(vertices: np.ndarray, faces: np.ndarray, T_world_camera: np.ndarr
     return FloorPlane(up, height, noise, area, tuple(notes))
 
 
+def level_surface(normals: np.ndarray, areas: np.ndarray, centers: np.ndarray, up: np.ndarray) -> FloorPlane:
+    """Return the floor of faces (F, 3), (F,) [m2], (F, 3) [m] for a known up, refined to the floor's own plane."""
+    up = up / np.linalg.norm(up)
+    nowhere_above = np.full((1, 3), 1e9) * up
+    height, noise, area, rows = _floor_height(normals, areas, centers, up, nowhere_above)
+    if area > 0:
+        up = _refined(up, centers[rows], areas[rows])
+        height = float(_weighted_median(centers[rows] @ up, areas[rows]))
+    notes = () if area > 0 else ("No level floor was found; the lowest surface stands in for it.",)
+    return FloorPlane(up, height, noise, area, notes)
+
+
 def find_up(normals: np.ndarray, areas: np.ndarray, guess: np.ndarray) -> np.ndarray:
     """Return the direction within 40 degrees of the guess that most area agrees with: level or upright within 6 degrees.
 

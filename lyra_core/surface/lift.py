@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.sparse import csr_array
 from scipy.spatial import cKDTree
 
 from lyra_core.backends import resolve
 from lyra_core.camera.se3 import inverse
 from lyra_core.config import SurfaceCfg
-from lyra_core.errors import InputError
+from lyra_core.errors import ConfigError, InputError
 from lyra_core.surface.agreement import without_contradictions
-from lyra_core.surface.atlas import make_atlas
+from lyra_core.surface.atlas import Atlas, make_atlas, rasterize, spread_colors
 from lyra_core.surface.base import fuse
 from lyra_core.surface.color_match import exposed, exposure_gains, seam_corrections
 from lyra_core.surface.gravity import FloorPlane, face_geometry, find_floor
@@ -110,28 +111,82 @@ def finish_surface(surface: FusedSurface, frames: Sequence[Frame], *, tolerance:
         poses = np.stack([frame.T_world_camera for frame in frames])
         floor = find_floor(vertices, faces, poses) if align else FloorPlane(np.array([0.0, 0, 1]), 0.0, 0.0, 0.0, ())
     T_aligned_world = floor.T_aligned_world()
-    aligned = vertices @ T_aligned_world[:3, :3].T + T_aligned_world[:3, 3]
-
-    band = max(4 * floor.noise, 0.75 * tolerance, 0.02)
-    labels = label_faces(*face_geometry(aligned, faces), floor_band=band)
-    aligned, snapped = _snapped(aligned, faces, labels, band)
-    normals, areas, _ = face_geometry(aligned, faces)
-    adjacency = face_adjacency(faces)
-    part, names = part_faces(labels, areas, adjacency)
+    named = _named(vertices @ T_aligned_world[:3, :3].T + T_aligned_world[:3, 3], faces, floor.noise, tolerance)
 
     gains = exposure_gains(vertices, frames, tolerance=2 * tolerance)
     frames = [exposed(frame, gain) for frame, gain in zip(frames, gains, strict=True)]
-    views = choose_views(vertices, faces, frames, adjacency, tolerance=2 * tolerance)
+    views = choose_views(vertices, faces, frames, named.adjacency, tolerance=2 * tolerance)
     corrections = seam_corrections(vertices, faces, views.best, frames)
-    atlas = make_atlas(aligned, faces, normals, areas, adjacency, side=atlas_side)
+    atlas = named.atlas(atlas_side)
     texture = paint(atlas, vertices[atlas.vertex], surface.colors[atlas.vertex], views, frames, tolerance=tolerance,
                     corrections=corrections)
+    notes = (*surface.notes, *floor.notes, named.note, *_unseen(views))
+    return named.lifted(atlas, texture, views.provenance, inverse(T_aligned_world), notes)
 
-    mesh = SurfaceMesh(aligned[atlas.vertex].astype(np.float32), atlas.faces, atlas.uv, texture, labels, views.provenance,
-                       part, tuple(name for name, _ in names))
-    notes = [*surface.notes, *floor.notes,
-             f"{snapped} floor vertices were moved onto the plane z = 0, by at most {band:.3f} m.", *_unseen(views)]
-    return Lifted(mesh, collision_parts(aligned, faces, part, names, views.provenance), inverse(T_aligned_world), tuple(notes))
+
+def finish_mesh(vertices: np.ndarray, faces: np.ndarray, color_at: Callable[[np.ndarray], np.ndarray], *, noise: float = 0.0,
+                tolerance: float = 0.02, atlas_side: int, notes: tuple[str, ...] = ()) -> Lifted:
+    """Name the parts of a mesh that is upright, level and wound towards free space, and bake its colours into one texture.
+
+    Args:
+        vertices, faces: (V, 3) [m], z up, floor at 0, welded; (F, 3).
+        color_at: maps surface points (N, 3) [m] to colours (N, 3) uint8.
+        noise: standard deviation of the floor about its plane [m].
+        tolerance: smallest height that counts as a step in the floor [m].
+        atlas_side: texture side [texel].
+        notes: sentences to keep.
+    """
+    named = _named(np.asarray(vertices, float), faces, noise, tolerance)
+    atlas = named.atlas(atlas_side)
+    face_at, weight = rasterize(atlas)
+    known = face_at >= 0
+    corners = vertices[atlas.vertex][atlas.faces[face_at[known]]]
+    texture = np.zeros((*face_at.shape, 3), np.uint8)
+    texture[known] = color_at(np.einsum("nk,nkc->nc", weight[known], corners))
+    seen = np.full(len(faces), Provenance.SEEN, np.uint8)
+    return named.lifted(atlas, spread_colors(texture, known), seen, np.eye(4), (*notes, named.note))
+
+
+@dataclass(frozen=True)
+class _Named:
+    """A mesh in the aligned frame with its parts."""
+
+    vertices: np.ndarray
+    faces: np.ndarray
+    labels: np.ndarray
+    part: np.ndarray
+    names: list[tuple[str, Label]]
+    adjacency: csr_array
+    note: str
+
+    def atlas(self, side: int) -> Atlas:
+        """Lay the mesh out in a texture; twice as large a one where there are too many charts."""
+        normals, areas, _ = face_geometry(self.vertices, self.faces)
+        for _ in range(2):
+            try:
+                return make_atlas(self.vertices, self.faces, normals, areas, self.adjacency, side=side)
+            except ConfigError:
+                side *= 2
+        return make_atlas(self.vertices, self.faces, normals, areas, self.adjacency, side=side)
+
+    def lifted(self, atlas: Atlas, texture: np.ndarray, provenance: np.ndarray, T_world_aligned: np.ndarray,
+               notes: tuple[str, ...]) -> Lifted:
+        """Join all into the result."""
+        mesh = SurfaceMesh(self.vertices[atlas.vertex].astype(np.float32), atlas.faces, atlas.uv, texture, self.labels, provenance,
+                           self.part, tuple(name for name, _ in self.names))
+        parts = collision_parts(self.vertices, self.faces, self.part, self.names, provenance)
+        return Lifted(mesh, parts, T_world_aligned, notes)
+
+
+def _named(aligned: np.ndarray, faces: np.ndarray, noise: float, tolerance: float) -> _Named:
+    """Label faces, level the floor, and cut the mesh into parts."""
+    band = max(4 * noise, 0.75 * tolerance, 0.02)
+    labels = label_faces(*face_geometry(aligned, faces), floor_band=band)
+    aligned, snapped = _snapped(aligned, faces, labels, band)
+    adjacency = face_adjacency(faces)
+    part, names = part_faces(labels, face_geometry(aligned, faces)[1], adjacency)
+    note = f"{snapped} floor vertices were moved onto the plane z = 0, by at most {band:.3f} m."
+    return _Named(aligned, faces, labels, part, names, adjacency, note)
 
 
 def _snapped(aligned: np.ndarray, faces: np.ndarray, labels: np.ndarray, band: float) -> tuple[np.ndarray, int]:
