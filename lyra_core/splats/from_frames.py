@@ -1,4 +1,4 @@
-"""One flat Gaussian per newly seen block of pixels."""
+"""Flat Gaussians from posed depth frames: one per patch of surface, whatever number of frames show it."""
 
 from __future__ import annotations
 
@@ -6,92 +6,105 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from lyra_core.camera.depth_normals import depth_normals
-from lyra_core.camera.se3 import inverse
 from lyra_core.errors import InputError
+from lyra_core.splats.exposure import evened_exposure
+from lyra_core.splats.merge import WORTH_REPEATING, Looks, Merged, Patches
 from lyra_core.types import Frame, GaussianCloud
 
 SH_C0 = 0.28209479177387814
 OPACITY = 0.95
-AGREEMENT = 0.03
-"""An earlier frame explains a point if its depth there agrees within this share."""
-COARSER = 2.0
-"""A frame that sees a point with pixels this many times larger does not explain it: the point gets finer Gaussians."""
 SPREAD = 0.57
 """Standard deviation over the spacing: below 0.5 the surface has gaps from other sides, above 0.65 it blurs."""
 FLATNESS = 0.1
 """Thickness over the smaller radius."""
+ONE_SURFACE = 0.03
+"""Pixels of a block whose depth is within this share of its middle one are averaged."""
 MAX_SLANT = 5.0
 """Discs are not stretched along the view by more than this."""
 
 
-def splats_from_frames(frames: Sequence[Frame], *, max_count: int, block: int = 2, first_block: int | None = None) -> GaussianCloud:
-    """Make Gaussians of degree 0 from posed depth frames, in order; what an earlier frame explains is skipped.
+def splats_from_frames(frames: Sequence[Frame], *, max_count: int, block: int = 2, first_block: int | None = None,
+                       exposure: bool = False) -> GaussianCloud:
+    """Make Gaussians of degree 0 from posed depth frames: pixel-aligned, merged by surface (as surfels: Keller et al. 2013).
+
+    In order, a frame adds what earlier ones do not show about as finely. Then each Gaussian gets mean, normal and colour of all
+    frames that see it, weighted by how surely they do; the surest provenance of them; and an opacity by how many frames that
+    should see it do: what more frames look through than see is dropped.
 
     One Gaussian stands for block x block pixels, or first_block x first_block in the first frame (1 keeps the photo's
     detail). If there would be more than max_count, blocks grow for all frames alike; no region is cut off.
 
+    Args:
+        exposure: even out differences of brightness between the frames first; for cameras that expose each picture anew.
+
     Raises:
-        InputError: max_count is below 1, or no pixel has depth.
+        InputError: max_count is below 1, or no pixel has depth. BackendUnavailable: Warp is not installed.
     """
     first = block if first_block is None else first_block
     if min(max_count, block, first) < 1:
         raise InputError(f"splats: got max_count {max_count}, block {block} and first_block {first}, expected at least 1")
+    if not any(np.isfinite(frame.depth).any() for frame in frames):
+        raise InputError(f"splats: {len(frames)} frames have no pixel of known depth")
+    if exposure:
+        frames = evened_exposure(frames)
+    looks = Looks(frames)
     while True:
-        parts = [_frame_splats(frames, i, block if i else first) for i in range(len(frames))]
-        count = sum(len(part[0]) for part in parts)
+        merged = _merged(frames, looks, [first] + [block] * (len(frames) - 1))
+        count = len(merged.rows)
         if count <= max_count:
             break
         block, first = (max(b + 1, int(b * np.sqrt(count / max_count))) for b in (block, first))
-    if not count:
-        raise InputError(f"splats: {len(frames)} frames have no pixel of known depth")
-    means, quats, scales, rgb, provenance = (np.concatenate([part[i] for part in parts]) for i in range(5))
-    sh = ((rgb / 255.0 - 0.5) / SH_C0).astype(np.float32)[:, None]
-    return GaussianCloud(means, quats, scales, np.full(count, OPACITY, np.float32), sh, provenance)
+    return _gaussians(frames, merged.patches, OPACITY * merged.trust)
 
 
-def _frame_splats(frames: Sequence[Frame], i: int, block: int) -> tuple[np.ndarray, ...]:
-    """Return means, quaternions, scales, colours (0..255) and provenance of what frame i sees first."""
-    frame = frames[i]
-    small = _blocks(frame, block)
-    rows = np.flatnonzero(np.isfinite(small["depth"]))
-    R, eye = frame.T_world_camera[:3, :3], frame.T_world_camera[:3, 3]
-    points = (small["point"][rows] @ R.T + eye).astype(np.float32)
-    footprint = small["depth"][rows] / frame.camera.K[0, 0]
-    axes, slant = _disc_axes(small["normal"][rows] @ R.T, points - eye)
-    size = footprint * np.sqrt(slant)
-    new = np.ones(len(rows), bool)
-    for earlier in reversed(frames[:i]):  # the newest explains most, so that few points are left for the others
-        left = np.flatnonzero(new)
-        if not len(left):
+def _merged(frames: Sequence[Frame], looks: Looks, blocks: list[int]) -> Merged:
+    """Make each frame's new patches and merge them; once more without what turned out to be no surface."""
+    for again in (True, False):
+        patches = Patches.joined([looks.new_patches(k, block, _blocks(frame, block, looks.shapes[k], looks.known[k]))
+                                  for k, (frame, block) in enumerate(zip(frames, blocks, strict=True))])
+        merged = looks.merge(patches)
+        if not again or len(merged.dropped) <= WORTH_REPEATING * len(patches.points):
             break
-        new[left] = ~_explained(points[left], axes[left, :, 2], size[left], earlier)
-    rows, points, radius = rows[new], points[new], SPREAD * block * footprint[new]
-    scales = np.stack([radius * slant[new], radius, FLATNESS * radius], 1)
-    return (points, quats_from_axes(axes[new]), scales.astype(np.float32), small["rgb"][rows], small["provenance"][rows])
+        looks.forget(patches.rows(merged.dropped))
+    return merged
 
 
-def _blocks(frame: Frame, block: int) -> dict[str, np.ndarray]:
+def _gaussians(frames: Sequence[Frame], patches: Patches, opacities: np.ndarray) -> GaussianCloud:
+    """Lay a disc on every patch: as wide as its block of pixels, stretched along the slant of its own frame's view."""
+    eyes = np.stack([frame.T_world_camera[:3, 3] for frame in frames])[patches.frame]
+    axes, slant = _disc_axes(patches.normals, patches.points - eyes)
+    radius = SPREAD * patches.block * patches.footprint
+    scales = np.stack([radius * slant, radius, FLATNESS * radius], 1).astype(np.float32)
+    sh = ((patches.rgb / 255.0 - 0.5) / SH_C0).astype(np.float32)[:, None]
+    return GaussianCloud(patches.points, quats_from_axes(axes), scales, opacities.astype(np.float32), sh, patches.provenance)
+
+
+def _blocks(frame: Frame, block: int, normals: np.ndarray, known: np.ndarray) -> dict[str, np.ndarray]:
     """Reduce a frame to blocks of pixels: of each, the surface at its middle depth.
 
     Its point (B, 3) in the camera frame is at the mean pixel and the mean inverse depth, which is exact on planes, so that
     the spacing stays even; normal and provenance are of the pixel nearest the middle depth.
     """
     h, w = frame.depth.shape
+    frame_depth = frame.depth if known.all() else np.where(known, frame.depth, np.float32(np.nan))
+    if block == 1:
+        return {"point": (frame.camera.rays() * frame_depth[..., None])
+                .reshape(-1, 3), "rgb": frame.rgb.reshape(-1, 3), "normal": normals.reshape(-1, 3).astype(np.float32),
+                "provenance": frame.provenance.reshape(-1)}
     pad = ((0, -h % block), (0, -w % block))
 
     def tiles(a: np.ndarray, fill: float) -> np.ndarray:
         full = np.pad(a, pad, constant_values=fill)
         return full.reshape(full.shape[0] // block, block, -1, block).swapaxes(1, 2).reshape(-1, block * block)
 
-    depth = tiles(frame.depth.astype(np.float32), np.nan)
+    depth = tiles(frame_depth.astype(np.float32), np.nan)
     pixel = tiles(np.arange(h * w).reshape(h, w), 0)
     known = np.isfinite(depth)
     ranked = np.sort(depth, 1)  # NaN last: the lower middle of what is known is a depth that some pixel has
     middle = ranked[np.arange(len(ranked)), np.maximum(known.sum(1) - 1, 0) // 2]
     gap = np.where(known, np.abs(depth - middle[:, None]), np.inf)
     pick = np.argmin(gap, 1)
-    same = known & (gap <= AGREEMENT * np.where(np.isfinite(middle), middle, 0)[:, None])
+    same = known & (gap <= ONE_SURFACE * np.where(np.isfinite(middle), middle, 0)[:, None])
     share = same / np.maximum(same.sum(1, keepdims=True), 1)
     rgb = np.stack([(tiles(frame.rgb[..., c].astype(np.float32), 0) * share).sum(1) for c in range(3)], 1)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -101,41 +114,23 @@ def _blocks(frame: Frame, block: int) -> dict[str, np.ndarray]:
     z = np.where(np.isfinite(middle), z, np.nan)
     point = np.stack([(u - K[0, 2]) / K[0, 0] * z, (v - K[1, 2]) / K[1, 1] * z, z], 1)
     at = pixel[np.arange(len(pixel)), pick]
-    shape = depth_normals(frame.depth, frame.camera)
-    normals = np.where(shape.edge[..., None], np.nan, shape.normals)  # beside an edge a stretched disc would hang over it
-    return {"depth": z, "point": point, "rgb": rgb, "normal": normals.reshape(-1, 3)[at],
+    return {"point": point, "rgb": rgb, "normal": normals.reshape(-1, 3)[at].astype(np.float32),
             "provenance": frame.provenance.reshape(-1)[at]}
 
 
-def _explained(points: np.ndarray, normals: np.ndarray, size: np.ndarray, frame: Frame) -> np.ndarray:
-    """Return which world points (N, 3) an earlier frame shows at least about as finely: pixels of size (N,) [m] on the surface."""
-    T = inverse(frame.T_world_camera).astype(np.float32)
-    x, y, z = (points @ T[:3, :3].T + T[:3, 3]).T
-    K = frame.camera.K.astype(np.float32)
-    safe = np.where(z > 0.01, z, 1)
-    u, v = x / safe * K[0, 0] + K[0, 2], y / safe * K[1, 1] + K[1, 2]
-    inside = (z > 0.01) & (u >= 0) & (v >= 0) & (u < frame.camera.width) & (v < frame.camera.height)
-    depth = frame.depth[np.where(inside, v, 0).astype(int), np.where(inside, u, 0).astype(int)]
-    view = points - frame.T_world_camera[:3, 3]
-    cosine = -(view * normals).sum(1) / np.linalg.norm(view, axis=1)
-    there = z / K[0, 0] / np.sqrt(np.clip(cosine, 1 / MAX_SLANT, 1))
-    with np.errstate(invalid="ignore"):
-        return inside & (np.abs(depth - z) <= AGREEMENT * z) & (there <= COARSER * size)
-
-
-def _disc_axes(normals: np.ndarray, view: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _disc_axes(normal: np.ndarray, view: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return axes (N, 3, 3) as columns (slant, across, normal) of discs, and how far the slant is stretched (N,).
 
-    A square pixel covers 1 / cosine as much along the slant. Unknown normals face the camera.
+    A square pixel covers 1 / cosine as much along the slant.
     """
-    ray = view / np.linalg.norm(view, axis=1, keepdims=True)
-    normal = np.where(np.isfinite(normals).all(1, keepdims=True), normals, -ray)
-    normal = normal / np.linalg.norm(normal, axis=1, keepdims=True)
-    cosine = -(normal * ray).sum(1)
+    ray = view / np.sqrt(np.einsum("ij,ij->i", view, view))[:, None]
+    cosine = -np.einsum("ij,ij->i", normal, ray)
     slant = ray + cosine[:, None] * normal
-    length = np.linalg.norm(slant, axis=1, keepdims=True)
-    spare = np.cross(normal, np.eye(3)[np.argmin(np.abs(normal), 1)])
-    slant = np.where(length > 1e-3, slant / np.maximum(length, 1e-9), spare / np.linalg.norm(spare, axis=1, keepdims=True))
+    length = np.sqrt(np.einsum("ij,ij->i", slant, slant))[:, None]
+    steep = np.flatnonzero(length[:, 0] <= 1e-3)
+    slant /= np.maximum(length, 1e-9)
+    spare = np.cross(normal[steep], np.eye(3)[np.argmin(np.abs(normal[steep]), 1)])
+    slant[steep] = spare / np.linalg.norm(spare, axis=1, keepdims=True)
     return np.stack([slant, np.cross(normal, slant), normal], 2), 1 / np.clip(cosine, 1 / MAX_SLANT, 1)
 
 

@@ -1,30 +1,56 @@
-"""A small CPU renderer of Gaussians for previews and tests: EWA splatting, sorted by depth, exact compositing."""
+"""Pictures of Gaussians for previews and tests: EWA splatting, sorted by depth, exact compositing, in numpy or on Warp."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from lyra_core.camera.se3 import inverse
+from lyra_core.errors import BackendUnavailable, ConfigError
+from lyra_core.splats.tiles import BLUR, MARGIN, MAX_ALPHA, MIN_ALPHA, NEAR, SplatTiles
 from lyra_core.types import Camera, GaussianCloud
 
-NEAR = 0.05
-"""Nearer Gaussians are not drawn [m]."""
-BLUR = 0.3
-"""Variance added in the picture [px2]: the low-pass filter of the original code."""
-MIN_ALPHA, MAX_ALPHA = 1 / 255, 0.99
+FEW = 20_000
+"""Up to so many Gaussians numpy is as fast, and needs nothing loaded."""
 _PAIRS = 6_000_000
 """Pixel-Gaussian pairs held at once."""
 
 
 def render_splats(cloud: GaussianCloud, camera: Camera, T_world_camera: np.ndarray, *,
-                  background: tuple[int, int, int] = (0, 0, 0)) -> tuple[np.ndarray, np.ndarray]:
+                  background: tuple[int, int, int] = (0, 0, 0), renderer: str = "auto",
+                  device: str = "cpu") -> tuple[np.ndarray, np.ndarray]:
     """Render Gaussians (Zwicker et al. 2002; Kerbl et al. 2023).
+
+    Args:
+        renderer: 'numpy', the readable reference; 'warp', the fast one, within a grey level of it; 'auto': Warp where it is
+            installed and there are more than FEW Gaussians.
+        device: Warp's.
 
     Returns:
         rgb (H, W, 3) uint8 over the background, and coverage (H, W) float32 in [0, 1].
+
+    Raises:
+        ConfigError: another renderer. BackendUnavailable: Warp was asked for and is not installed.
     """
+    if renderer not in ("auto", "numpy", "warp"):
+        raise ConfigError(f"renderer: got {renderer!r}, expected 'auto', 'numpy' or 'warp'")
+    image = None
+    if renderer == "warp" or (renderer == "auto" and len(cloud.means) > FEW):
+        try:
+            layers = SplatTiles(cloud, device=device).draw(splat_colors(cloud, T_world_camera[:3, 3]), camera, T_world_camera)
+            image = np.concatenate([layers.rgb, layers.coverage[..., None]], -1).astype(np.float64)
+        except BackendUnavailable:
+            if renderer == "warp":
+                raise
+    if image is None:
+        image = _render_numpy(cloud, camera, T_world_camera)
+    out = image[..., :3] + (1 - image[..., 3:]) * np.array(background, float) / 255
+    return np.clip(np.rint(out * 255), 0, 255).astype(np.uint8), image[..., 3].astype(np.float32)
+
+
+def _render_numpy(cloud: GaussianCloud, camera: Camera, T_world_camera: np.ndarray) -> np.ndarray:
+    """Return premultiplied colour and coverage (H, W, 4)."""
     center, conic, reach, order = _project(cloud, camera, inverse(T_world_camera))
-    rgb = _colors(cloud, T_world_camera[:3, 3])[order]
+    rgb = splat_colors(cloud, T_world_camera[:3, 3])[order]
     opacity = cloud.opacities[order].astype(np.float32)
     # Beyond this many standard deviations alpha falls below 1 / 255.
     reach = reach * np.sqrt(2 * np.log(np.maximum(opacity / MIN_ALPHA, 1)))[:, None]
@@ -38,8 +64,7 @@ def render_splats(cloud: GaussianCloud, camera: Camera, T_world_camera: np.ndarr
     for top in range(0, camera.height, rows):
         bottom = min(top + rows, camera.height)
         image[top:bottom] = _band(center, conic, opacity, rgb, low, high, top, bottom, camera.width)
-    out = image[..., :3] + (1 - image[..., 3:]) * np.array(background, float) / 255
-    return np.clip(np.rint(out * 255), 0, 255).astype(np.uint8), image[..., 3].astype(np.float32)
+    return image
 
 
 def _project(cloud: GaussianCloud, camera: Camera, T: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -51,12 +76,10 @@ def _project(cloud: GaussianCloud, camera: Camera, T: np.ndarray) -> tuple[np.nd
     local = cloud.means.astype(np.float64) @ T[:3, :3].T + T[:3, 3]
     fx, fy, cx, cy = camera.K[0, 0], camera.K[1, 1], camera.K[0, 2], camera.K[1, 2]
     x, y, z = local.T
-    # Far outside the picture the local affine approximation of the perspective breaks down.
-    margin = 0.3
     with np.errstate(divide="ignore", invalid="ignore"):
         u, v = fx * x / z + cx, fy * y / z + cy
-    near_picture = ((u > -margin * camera.width) & (u < (1 + margin) * camera.width)
-                    & (v > -margin * camera.height) & (v < (1 + margin) * camera.height))
+    near_picture = ((u > -MARGIN * camera.width) & (u < (1 + MARGIN) * camera.width)
+                    & (v > -MARGIN * camera.height) & (v < (1 + MARGIN) * camera.height))
     rows = np.flatnonzero((z > NEAR) & near_picture)
     rows = rows[np.argsort(z[rows], kind="stable")]
     x, y, z = local[rows].T
@@ -97,8 +120,10 @@ def _band(center: np.ndarray, conic: np.ndarray, opacity: np.ndarray, rgb: np.nd
     return out.reshape(bottom - top, width, 4)
 
 
-def _colors(cloud: GaussianCloud, eye: np.ndarray) -> np.ndarray:
+def splat_colors(cloud: GaussianCloud, eye: np.ndarray) -> np.ndarray:
     """Return (N, 3) float32 display colours towards the eye, from spherical harmonics up to degree 3."""
+    if cloud.sh.shape[1] == 1:
+        return np.maximum(0.5 + 0.28209479177387814 * cloud.sh[:, 0].astype(np.float64), 0).astype(np.float32)
     direction = cloud.means.astype(np.float64) - eye
     x, y, z = (direction / np.maximum(np.linalg.norm(direction, axis=1, keepdims=True), 1e-9)).T
     basis = np.stack([
