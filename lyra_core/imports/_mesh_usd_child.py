@@ -33,7 +33,7 @@ def main(path: str, folder: str, shown_as: str, out: str) -> None:
     except MemoryError:
         arrays = _fault(f"{shown_as}: needs more memory than {MEMORY >> 30} GiB")
     temporary = Path(out).with_name("part.npz")
-    np.savez(temporary, **arrays)
+    np.savez(temporary, allow_pickle=False, **arrays)
     os.replace(temporary, out)
     # The destructors of a library that met a damaged file may hang or crash; nothing is left to do.
     os._exit(0)

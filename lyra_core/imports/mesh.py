@@ -76,7 +76,7 @@ def sniff(head: bytes, stated: str | None, size: int) -> str | None:
         return "stl"
     if len(head) >= 84 and size == 84 + 50 * int.from_bytes(head[80:84], "little"):
         return "stl"
-    if stated not in ("stl", "obj") and any(line[:2] == b"v " for line in text.split(b"\n")[:200]) and b"\0" not in head:
+    if stated != "obj" and any(line[:2] == b"v " for line in text.split(b"\n")[:200]) and b"\0" not in head:
         return "obj"
     # A binary STL has no mark; a name that says glTF, PLY or USD over other bytes is a damaged or foreign file.
     if stated == "obj" and b"\0" in head[:256]:

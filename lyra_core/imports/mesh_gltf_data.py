@@ -126,14 +126,16 @@ class GltfData:
         return data, start, length, stride
 
     def accessor(self, index: Any, kinds: tuple[str, ...], *, integer: bool = False) -> np.ndarray:
-        """Return an accessor's values, (count,) or (count, width): int64 with ``integer``, else float64, normalised where it says so.
+        """Return an accessor's values, (count,) or (count, width): int64 with ``integer``, else float64.
 
-        Sparse values, strides and accessors without a view (zeros) are followed.
+        Integers become 0..1 or -1..1 where the accessor says that they are normalised. Sparse values, strides and accessors
+        without a view (zeros) are followed.
         """
         row, where = self.row("accessors", index), f"accessors[{index}]"
         kind, component = row.get("type"), row.get("componentType")
         if kind not in kinds or component not in _DTYPES or (integer and component not in (5121, 5123, 5125)):
-            raise self.reading.fail(f"{where}: got type {shown(kind)} of component {shown(component)}, expected {' or '.join(kinds)}")
+            raise self.reading.fail(f"{where}: got type {shown(kind)} of component {shown(component)}, "
+                                    f"expected {' or '.join(kinds)}")
         width, dtype = _WIDTHS[kind], np.dtype(_DTYPES[component])
         count = self.size(row, "count", where)
         if 8 * count * width > MAX_ACCESSOR_BYTES:
@@ -169,17 +171,17 @@ class GltfData:
     def _patched(self, values: np.ndarray, sparse: Any, where: str) -> np.ndarray:
         """Return a copy with the sparse values in place (glTF 2.0, 3.6.2.3)."""
         where = f"{where}.sparse"
-        parts = [sparse.get(key) if isinstance(sparse, dict) else None for key in ("indices", "values")]
-        if not all(isinstance(part, dict) for part in parts):
-            raise self.reading.fail(f"{where}: got {shown(sparse)}, expected count, indices and values")
-        where_to, what = parts
+        if not isinstance(sparse, dict):
+            raise self.reading.fail(f"{where}: got {shown(sparse)}, expected an object")
+        where_to, what = self.table(sparse, "indices"), self.table(sparse, "values")
         kind = where_to.get("componentType")
         if kind not in (5121, 5123, 5125):
             raise self.reading.fail(f"{where}.indices.componentType: got {shown(kind)}, expected 5121, 5123 or 5125")
         count = self.size(sparse, "count", where)
         rows = self._strided(where_to.get("bufferView"), self.size(where_to, "byteOffset", where, 0), count, 1,
                              np.dtype(_DTYPES[kind]), where)[:, 0]
-        new = self._strided(what.get("bufferView"), self.size(what, "byteOffset", where, 0), count, values.shape[1], values.dtype, where)
+        new = self._strided(what.get("bufferView"), self.size(what, "byteOffset", where, 0), count, values.shape[1],
+                            values.dtype, where)
         if count and rows.max() >= len(values):
             raise self.reading.fail(f"{where}.indices: got {rows.max()}, expected 0..{len(values) - 1}")
         values = values.copy()

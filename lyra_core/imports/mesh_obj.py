@@ -102,7 +102,8 @@ def _positions(reading: Reading, rows: list[bytes]) -> tuple[np.ndarray, np.ndar
     """Return (V, 3) float64 and the (V, 3) uint8 colours that some scanners write behind the position."""
     widths = np.fromiter((len(row.split()) for row in rows), np.int64, len(rows))
     if len(rows) and widths.min() < 3:
-        raise reading.fail(f"v line {int(np.argmin(widths)) + 1}: got {shown(rows[int(np.argmin(widths))])}, expected three numbers")
+        worst = int(np.argmin(widths))
+        raise reading.fail(f"v line {worst + 1}: got {shown(rows[worst])}, expected three numbers")
     values = numbers(reading, "v lines", rows, float)
     start = np.cumsum(widths) - widths
     xyz = values[start[:, None] + np.arange(3)] if len(rows) else np.zeros((0, 3))
@@ -123,7 +124,8 @@ def _face_indices(reading: Reading, rows: list[bytes], before: np.ndarray) -> tu
     width = np.where(sides > 0, slashes // np.maximum(sides, 1) + 1, 1)
     wrong = (slashes != (width - 1) * sides) | (width > 3)
     if wrong.any():
-        raise reading.fail(f"f line {int(np.argmax(wrong)) + 1}: got {shown(rows[int(np.argmax(wrong))])}, expected v/vt/vn corners")
+        worst = int(np.argmax(wrong))
+        raise reading.fail(f"f line {worst + 1}: got {shown(rows[worst])}, expected v/vt/vn corners")
     values = numbers(reading, "f lines", [row.replace(b"/", b" ") for row in rows], int)
     if len(values) != (sides * width).sum():
         raise reading.fail(f"f lines: got {len(values)} numbers, expected {(sides * width).sum()} in v/vt/vn corners")
@@ -194,5 +196,5 @@ def _parse_library(reading: Reading, text: bytes) -> dict[str, tuple[tuple[int, 
         rgb = np.nan_to_num(value if len(value) == 3 else [1.0, 1.0, 1.0])
         # Black times a picture shows nothing: exporters that write it mean the picture alone.
         white = texture >= 0 and not rgb.any()
-        out[name] = (_WHITE if white else tuple(int(round(255 * c)) for c in rgb), texture)
+        out[name] = (_WHITE if white else tuple(round(255 * float(c)) for c in rgb), texture)
     return out

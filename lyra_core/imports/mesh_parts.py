@@ -243,7 +243,7 @@ def triangle_part(reading: Reading, where: str, vertices: np.ndarray, faces: np.
     """Return a part of triangles (F, 3); attributes per face are cut where a face has indices out of range."""
     reading.add(triangles=len(faces), vertices=len(vertices))
     faces = faces.astype(np.int64)
-    wrong = ((faces < 0) | (faces >= len(vertices))).any(1)
+    wrong = np.asarray(((faces < 0) | (faces >= len(vertices))).any(1))
     check_bad(reading, where, wrong, len(vertices))
     if wrong.any():
         cut = {k: v if v is None or k == "vertex_rgb" else v[~wrong] for k, v in attributes.items()}
@@ -283,7 +283,7 @@ def join(reading: Reading, parts: Sequence[Part]) -> MeshSource:
     uv = _filled([p.corner_uv for p in parts], sizes, np.zeros((3, 2), np.float32))
     texture = _filled([p.face_texture for p in parts], sizes, np.array(-1, np.int32))
     face_rgb = _filled([p.face_rgb for p in parts], sizes, np.full(3, 255, np.uint8))
-    finite = np.isfinite(vertices).all(1)
+    finite = np.asarray(np.isfinite(vertices).all(1))
     keep = finite[faces].all(1)
     if not keep.all():
         reading.note(f"{(~keep).sum()} faces at the {(~finite).sum()} vertices that are not finite were dropped.")

@@ -63,7 +63,8 @@ def read_off(reading: Reading, data: bytes) -> list[Part]:
     lines = ([rest] if rest else []) + lines[1:]
     counts = numbers(reading, "counts", lines[:1], int)
     if len(counts) < 2 or (counts < 0).any() or counts[0] + counts[1] > len(lines) - 1:
-        raise reading.fail(f"counts: got {shown(lines[:1])} and {max(len(lines) - 1, 0)} lines, expected as many lines as vertices and faces")
+        raise reading.fail(f"counts: got {shown(lines[:1])} and {max(len(lines) - 1, 0)} lines, "
+                           "expected as many lines as vertices and faces")
     vertex_rows, face_rows = lines[1:1 + counts[0]], lines[1 + counts[0]:1 + counts[0] + counts[1]]
     if not face_rows:
         raise reading.fail(f"got {counts[0]} vertices and no faces: this is a point cloud, expected a mesh")

@@ -87,7 +87,8 @@ def _header(reading: Reading, data: bytes) -> tuple[str, list[_Element], list[st
                 _TYPES.get(words[2], "f")[0] in "iu":
             elements[-1].properties.append(_Property(words[4], _TYPES[words[3]], _TYPES[words[2]]))
         else:
-            raise reading.fail(f"header line {number}: got {shown(' '.join(words))}, expected element NAME COUNT or property TYPE NAME")
+            raise reading.fail(f"header line {number}: got {shown(' '.join(words))}, "
+                               "expected element NAME COUNT or property TYPE NAME")
     for element in elements:
         names = [p.name for p in element.properties]
         if len(set(names)) < len(names) or (element.rows and not names):
@@ -239,10 +240,10 @@ def _texture(reading: Reading, vertex: _Table, face: _Table, counts: np.ndarray,
     if isinstance(corner, tuple) and (corner[0] == 2 * counts).all():
         uv = np.asarray(corner[1], np.float64).reshape(-1, 2)
     for names in (("s", "t"), ("u", "v"), ("texture_u", "texture_v")):
-        found = [vertex.get(name) for name in names]
-        if uv is None and all(isinstance(values, np.ndarray) for values in found):
+        found = [values for name in names if isinstance(values := vertex.get(name), np.ndarray)]
+        if uv is None and len(found) == 2:
             inside = np.clip(indices.astype(np.int64), 0, len(found[0]) - 1)
-            uv = np.stack([np.asarray(v, np.float64)[inside] for v in found], 1)
+            uv = np.stack([values.astype(np.float64)[inside] for values in found], 1)
     names = [text.split(None, 1)[1] for text in comments if text.lower().startswith("texturefile ") and len(text.split()) > 1]
     loaded = [reading.load_texture(name, "TextureFile") for name in names] if uv is not None else []
     if not any(number >= 0 for number in loaded):

@@ -1,4 +1,4 @@
-"""Read the meshes of a USD stage in a process of its own: OpenUSD crashes on some damaged files, and may take any memory or time."""
+"""Read the meshes of a USD stage in a process of its own: OpenUSD may crash on a damaged file, and take any memory or time."""
 
 from __future__ import annotations
 
@@ -64,11 +64,12 @@ def check_package(reading: Reading) -> None:
         if name.startswith("/") or ":" in name or ".." in name.split("/") or "\0" in name or not name:
             raise reading.fail(f"member {shown(member.filename)}: expected a path inside of the package")
         if member.compress_type != zipfile.ZIP_STORED or member.flag_bits & 1:
-            raise reading.fail(f"member {shown(member.filename)}: is compressed or encrypted, expected a stored one as USDZ demands")
+            raise reading.fail(f"member {shown(member.filename)}: is compressed or encrypted, expected a stored one")
         if member.file_size != member.compress_size or member.header_offset + member.file_size > size:
             raise reading.fail(f"member {shown(member.filename)}: got {member.file_size} bytes, more than the file holds")
     if not any(member.filename.lower().endswith((".usd", ".usda", ".usdc")) for member in members[:1]):
-        raise reading.fail(f"got {shown(members[0].filename if members else '')} as first member, expected a .usd, .usda or .usdc layer")
+        first = shown(members[0].filename if members else "")
+        raise reading.fail(f"got {first} as first member, expected a .usd, .usda or .usdc layer")
 
 
 def _in_process(reading: Reading) -> tuple[MeshSource, dict[str, Any]]:

@@ -86,7 +86,8 @@ def check_name(reading: Reading, text: str) -> None:
     text = text.replace("\\", "/")
     if re.match(r"[A-Za-z][A-Za-z0-9+.-]*:", text) or text.startswith(("/", "~")):
         raise reading.fail(f"layer {shown(text)}: expected a path relative to the file, no URL and no absolute path")
-    if "[" in text and any(posixpath.normpath(member).startswith(("..", "/")) for member in re.split(r"[\[\]]+", text)[1:] if member):
+    members = [member for member in re.split(r"[\[\]]+", text)[1:] if member]
+    if any(posixpath.normpath(member).startswith(("..", "/")) for member in members):
         raise reading.fail(f"layer {shown(text)}: expected a path inside of the package")
 
 

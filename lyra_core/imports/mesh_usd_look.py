@@ -116,7 +116,8 @@ class Looks:
                 break
             if node.GetShaderId() == "UsdTransform2d":
                 angle = np.deg2rad(float(self._input(node, "rotation", 0.0)))
-                scale, shift = (np.array(self._input(node, key, d), np.float64) for key, d in (("scale", (1, 1)), ("translation", (0, 0))))
+                scale = np.array(self._input(node, "scale", (1, 1)), np.float64)
+                shift = np.array(self._input(node, "translation", (0, 0)), np.float64)
                 c, s = np.cos(angle), np.sin(angle)
                 T = np.array([[c * scale[0], -s * scale[1], shift[0]], [s * scale[0], c * scale[1], shift[1]]])
             else:
@@ -161,7 +162,8 @@ class Looks:
         self._reading.note("A textured mesh has no texture coordinates that fit it.")
         return None
 
-    def colours(self, prim: Any, vertices: int, counts: np.ndarray, indices: np.ndarray) -> tuple[np.ndarray | None, np.ndarray | None]:
+    def colours(self, prim: Any, vertices: int, counts: np.ndarray,
+                indices: np.ndarray) -> tuple[np.ndarray | None, np.ndarray | None]:
         """Return displayColor as (P, 3) uint8 of polygons and (V, 3) of vertices; at most one of them is not None."""
         from pxr import UsdGeom
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -67,7 +68,7 @@ def _revolve(profile: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         rings.append(np.resize(np.arange(count) + sum(len(v) for v in vertices), SIDES))
         vertices.append(np.stack([radius * np.cos(turn), radius * np.sin(turn), np.full(SIDES, z)], 1)[:count])
     counts, indices = [], []
-    for low, high in zip(rings[:-1], rings[1:], strict=True):
+    for low, high in pairwise(rings):
         for i in range(SIDES):
             corners = list(dict.fromkeys([low[i], low[(i + 1) % SIDES], high[(i + 1) % SIDES], high[i]]))
             counts.append(len(corners))

@@ -141,7 +141,8 @@ class _Walk:
 
         mesh, where = UsdGeom.Mesh(prim), str(prim.GetPath())
         points, counts, indices = (_array(attribute.Get(self.time), kind) for attribute, kind in (
-            (mesh.GetPointsAttr(), np.float64), (mesh.GetFaceVertexCountsAttr(), np.int64), (mesh.GetFaceVertexIndicesAttr(), np.int64)))
+            (mesh.GetPointsAttr(), np.float64), (mesh.GetFaceVertexCountsAttr(), np.int64),
+            (mesh.GetFaceVertexIndicesAttr(), np.int64)))
         if not len(counts):
             self.reading.note("Meshes without faces were skipped.")
             return None

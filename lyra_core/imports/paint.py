@@ -7,9 +7,6 @@ import numpy as np
 from lyra_core.imports.base import MeshSource
 from lyra_core.surface.distance import closest_points
 
-PLAIN = np.array([190, 190, 186], np.uint8)
-"""Colour of surfaces that have none."""
-
 
 def has_color(mesh: MeshSource) -> bool:
     """True if the file says any colour."""
@@ -17,16 +14,12 @@ def has_color(mesh: MeshSource) -> bool:
 
 
 def color_at(mesh: MeshSource, vertices: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """Return the colours (N, 3) uint8 of a mesh at the surface points nearest to points (N, 3).
+    """Return the colours (N, 3) uint8 of a mesh that has some, at the surface points nearest to points (N, 3).
 
     Args:
         mesh: gives faces and colours.
         vertices: (V, 3) its vertices in the frame of the points, all finite where a face uses them.
     """
-    out = np.empty((len(points), 3), np.uint8)
-    if not has_color(mesh):
-        out[:] = PLAIN
-        return out
     good = np.isfinite(vertices).all(1)
     kept = np.flatnonzero(good[mesh.faces].all(1))
     near = closest_points(np.nan_to_num(vertices), mesh.faces[kept], points)

@@ -35,6 +35,7 @@ SWEEP_SIDE = 320
 """Long side at which pictures without depth are swept [px]."""
 SPLAT_VIEWS = 48
 """Virtual cameras from which splats alone become a surface."""
+USUAL_UNITS = {"metres": 1.0, "centimetres": 0.01, "millimetres": 0.001, "inches": 0.0254, "feet": 0.3048}
 _PIECE = 0.02
 """Separate pieces of a fused import below this are dropped [m2]."""
 
@@ -229,6 +230,9 @@ def _guessed_scale(guess: float, vertices: np.ndarray, faces: np.ndarray, floor:
         # Without cameras the files are likely to be in a usual unit; sizes of rooms, doors and tables tell which.
         factor, sigma, reasons = plausible_scale(local / guess, faces)
         if np.isfinite(sigma) and sigma < UNKNOWN_SIGMA:
+            name, usual = min(USUAL_UNITS.items(), key=lambda item: abs(np.log(factor / item[1])))
+            if abs(np.log(factor / usual)) < 2 * sigma + 0.02:
+                return Scale(usual, min(sigma, 0.1), False, f"The unit is not stated; sizes say {name}. " + " ".join(reasons))
             return Scale(factor, sigma, False, "The unit is not stated. " + " ".join(reasons))
         return Scale(factor, UNKNOWN_SIGMA, False, "The unit is not stated and nothing of known size was found.")
     factor, sigma, reasons = plausible_scale(local, faces, arbitrary=True)
@@ -303,9 +307,11 @@ def _finished(source: Source, raw: FusedSurface, aligned: np.ndarray, faces: np.
     if source.mesh is not None:
         mesh: MeshSource = source.mesh
         placed = (mesh.vertices * guess) @ T[:3, :3].T + T[:3, 3]
-        notes = () if has_color(mesh) else ("The file has no colours; surfaces are plain.",)
         side = atlas_side if mesh.textures else min(atlas_side, 1024)
-        return finish_mesh(aligned, faces, lambda points: color_at(mesh, placed, points), noise=noise, atlas_side=side, notes=notes)
+        if not has_color(mesh):
+            notes = ("The file has no colours; surfaces are tinted by what they are.",)
+            return finish_mesh(aligned, faces, None, noise=noise, atlas_side=side, notes=notes)
+        return finish_mesh(aligned, faces, lambda points: color_at(mesh, placed, points), noise=noise, atlas_side=side)
     colors = raw.colors
 
     def nearest(points: np.ndarray) -> np.ndarray:

@@ -20,6 +20,10 @@ STATED_SIGMA = 0.01
 TYPICAL_SIZE = 3.0
 """Geometry of unknown unit is first taken to have this distance from its middle to its surfaces [m]."""
 
+HABITS = np.array([[0, 1.0, 0], [0, 0, 1.0], [0, -0.6, 0]])
+"""Directions that are up in most files; shorter = rarer."""
+TOPS_WEIGHT, HABIT_WEIGHT, FLAT_WEIGHT, CLUTTER_WEIGHT = 3.0, 0.3, 0.4, 0.5
+
 
 @dataclass(frozen=True)
 class Scale:
@@ -88,19 +92,27 @@ def _along(vertices: np.ndarray, faces: np.ndarray, up: np.ndarray, found: Floor
 
 
 def _guess_up(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Find up from the geometry alone: level and upright faces give the axis, things that stand on the ground its sense."""
+    """Find up from the geometry alone.
+
+    Level and upright faces give three axes of a room; which one is up, and in which sense, is told by habit (files are +y or +z up,
+    pictures' frames -y), by height (rooms are wider than high), by tops of tables and seats between floor and ceiling, and by clutter
+    (more of it is near the floor than near the ceiling).
+    """
     normals, areas, centers = face_geometry(vertices, faces)
     best, best_score = np.array([0.0, 0, 1]), -np.inf
     for guess in (*np.eye(3), *-np.eye(3)):
         axis = find_up(normals, areas, guess)
         cosine = np.abs(normals @ axis)
-        fit = (areas * (cosine > 0.99)).sum() + 0.5 * (areas * (cosine < 0.1)).sum()
+        others = np.linalg.svd(axis[None])[2][1:]
+        low, high = np.percentile(centers @ axis, [0.5, 99.5])
+        width = np.mean([np.ptp(np.percentile(centers @ other, [0.5, 99.5])) for other in others])
+        flat = np.clip(np.log(max(width, 1e-9) / max(high - low, 1e-9)), -1, 1)
         height = centers @ axis
-        low, high = np.percentile(height, [0.5, 99.5])
         middle = (height > low + 0.08 * (high - low)) & (height < high - 0.08 * (high - low))
-        # Below half way there is more to stand on, and more clutter, than above it.
-        lower = (areas * (middle & (height < (low + high) / 2))).sum() - (areas * (middle & (height > (low + high) / 2))).sum()
-        score = fit / areas.sum() + 0.3 * lower / max((areas * middle).sum(), 1e-12)
+        below = areas * np.where(height < (low + high) / 2, 1, -1)
+        clutter = (below * middle).sum() / max((areas * middle).sum(), 1e-12)
+        tops = (areas * (middle & (cosine > 0.95))).sum() / areas.sum()
+        score = TOPS_WEIGHT * tops + HABIT_WEIGHT * (axis @ HABITS.T).max() + FLAT_WEIGHT * flat + CLUTTER_WEIGHT * clutter
         if score > best_score + 1e-9:
             best, best_score = axis, score
     return best, ("Up was not stated; it was found from level and upright surfaces.",)

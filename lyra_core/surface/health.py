@@ -117,10 +117,11 @@ def check_mesh(vertices: np.ndarray, faces: np.ndarray, *, viewpoints: np.ndarra
     """
     vertices, faces = np.asarray(vertices, np.float64), np.asarray(faces)
     if vertices.ndim != 2 or vertices.shape[1] != 3 or faces.ndim != 2 or faces.shape[1] != 3 or faces.dtype.kind not in "iu":
-        raise InputError(f"mesh: got vertices {vertices.shape} and faces {faces.shape} {faces.dtype}, expected (V, 3) and (F, 3) integers")
+        got = f"vertices {vertices.shape} and faces {faces.shape} {faces.dtype}"
+        raise InputError(f"mesh: got {got}, expected (V, 3) and (F, 3) integers")
     faces = faces.astype(np.int64)
-    finite = np.isfinite(vertices).all(1) & (np.abs(vertices) < 1e15).all(1)
-    inside = ((faces >= 0) & (faces < len(vertices))).all(1)
+    finite = np.asarray((np.abs(vertices) < 1e15).all(1))
+    inside = np.asarray(((faces >= 0) & (faces < len(vertices))).all(1))
     usable = inside.copy()
     usable[inside] = finite[faces[inside]].all(1)
     merged = merge_equal(np.where(finite[:, None], vertices, 0.0), faces[usable]) if usable.any() else faces[:0]
@@ -184,7 +185,8 @@ def _rays(vertices: np.ndarray, faces: np.ndarray, viewpoints: np.ndarray | None
     enough = areas[told].sum() > 0.3 * max(areas[seen].sum(), 1e-30) and told.any()
     inverted = float(areas[told & (behind > 0.5)].sum() / areas[told].sum()) if enough else float("nan")
     thin, thinnest = thickness(tracer, centers, normals, areas, limit=THIN)
-    return {"enclosed": bool(find_inside(free, viewpoints) and free.enclosure >= 0.9), "enclosure": free.enclosure, "inverted": inverted,
+    enclosed = bool(find_inside(free, viewpoints) and free.enclosure >= 0.9)
+    return {"enclosed": enclosed, "enclosure": free.enclosure, "inverted": inverted,
             "seen": float(areas[seen].sum() / areas.sum()), "thin": thin, "thinnest": thinnest,
             "crossing": crossing_share(tracer, local, faces)}
 
@@ -256,34 +258,42 @@ def _findings(h: MeshHealth) -> list[tuple[float, str]]:
 
     repair = "repair() does it"
     known = h.scale_sigma < UNKNOWN_SIGMA
-    say(known and abs(np.log(h.scale)) > 0.25, 100, f"The scale looks wrong by {h.scale:.4g}: multiply all coordinates by it, or state the "
-        f"unit. {' '.join(h.scale_reasons[-2:])}")
+    say(known and abs(np.log(h.scale)) > 0.25, 100, f"The scale looks wrong by {h.scale:.4g}: multiply all coordinates by it, or "
+        f"state the unit. {' '.join(h.scale_reasons[-2:])}")
     say(not known, 30, "The scale could not be checked: no ceiling, door or furniture was recognised. State the unit.")
-    say(h.bad_faces > 0, 95, f"{h.bad_faces} faces have corners that are not finite or do not exist ({h.not_finite} vertices are not finite): "
-        f"drop them; {repair}.")
+    say(h.bad_faces > 0, 95, f"{h.bad_faces} faces have corners that are not finite or do not exist "
+        f"({h.not_finite} vertices are not finite): drop them; {repair}.")
     say(np.isfinite(h.inverted) and h.inverted > 0.02, 60 + 35 * min(1.0, np.nan_to_num(h.inverted)),
-        f"{h.inverted:.0%} of the surface shows its back to free space, so robots fall through it: wind it towards free space; {repair}.")
-    say(h.disagreeing_edges > 0, 70, f"{h.disagreeing_edges} edges join faces that are wound against each other: wind them alike; {repair}.")
+        f"{h.inverted:.0%} of the surface shows its back to free space, so robots fall through it: wind it towards free space; "
+        f"{repair}.")
+    say(h.disagreeing_edges > 0, 70,
+        f"{h.disagreeing_edges} edges join faces that are wound against each other: wind them alike; {repair}.")
     if h.floor is None:
         say(True, 75, "There is no level floor of 0.3 m2: check which way is up.")
     else:
         say(h.floor.tilt > 1.0, 65, f"The floor is tilted by {h.floor.tilt:.1f} degrees: turn the scan upright.")
-        say(h.floor.rms > 10, 45, f"The floor is uneven: {h.floor.rms:.0f} mm rms, {h.floor.deviation:.0f} mm at most. A plane in its place helps "
-            "wheeled robots.")
-        say(bool(h.floor.steps), 25, f"Steps of {', '.join(f'{s:.2f}' for s in h.floor.steps)} m rise from the floor; wheels may not climb them.")
+        say(h.floor.rms > 10, 45, f"The floor is uneven: {h.floor.rms:.0f} mm rms, {h.floor.deviation:.0f} mm at most. A plane "
+            "in its place helps wheeled robots.")
+        steps = ", ".join(f"{step:.2f}" for step in h.floor.steps)
+        say(bool(steps), 25, f"Steps of {steps} m rise from the floor; wheels may not climb them.")
     small = sum(hole["perimeter"] < 0.3 for hole in h.holes)
     say(h.hole_count > 0, 40 + 20 * min(1.0, h.hole_length / max(np.sqrt(h.area), 1e-9) / 10),
-        f"{h.hole_count} holes with {h.open_edges} open edges ({h.hole_length:.2f} m in all, the longest {h.holes[0]['perimeter']:.2f} m): "
-        f"repair() fills flat ones below 0.3 m ({small} of those listed); larger ones need another scan or a plane." if h.holes else "")
-    say(h.thin > 0.01, 55, f"{h.thin:.0%} of the surface is walls thinner than {100 * THIN:.0f} cm (least {1e3 * h.thinnest:.1f} mm): fast "
-        "bodies pass through; thicken them or use smaller time steps.")
-    say(h.crossing > 0.002, 50, f"About {h.crossing:.1%} of the edges cut through other faces: solid colliders need a remesh.")
-    say(h.non_manifold_edges > 0, 42, f"{h.non_manifold_edges} edges have three or more faces; ray casting copes, solid operations do not.")
-    say(h.non_manifold_vertices > 0, 12, f"{h.non_manifold_vertices} vertices join surfaces in a point only; most tools cope.")
-    say(h.degenerate + h.duplicate > 0, 20, f"{h.degenerate} faces have no area and {h.duplicate} are there twice: drop them; {repair}.")
+        f"{h.hole_count} holes with {h.open_edges} open edges ({h.hole_length:.2f} m in all, the longest "
+        f"{h.holes[0]['perimeter']:.2f} m): repair() fills flat ones below 0.3 m ({small} of those listed); larger ones need "
+        "another scan or a plane." if h.holes else "")
+    say(h.thin > 0.01, 55, f"{h.thin:.0%} of the surface is walls thinner than {100 * THIN:.0f} cm (least "
+        f"{1e3 * h.thinnest:.1f} mm): fast bodies pass through; thicken them or use smaller time steps.")
+    say(h.crossing > 0.002, 50,
+        f"About {h.crossing:.1%} of the edges cut through other faces: solid colliders need a remesh.")
+    say(h.non_manifold_edges > 0, 42,
+        f"{h.non_manifold_edges} edges have three or more faces; ray casting copes, solid operations do not.")
+    say(h.non_manifold_vertices > 0, 12,
+        f"{h.non_manifold_vertices} vertices join surfaces in a point only; most tools cope.")
+    say(h.degenerate + h.duplicate > 0, 20,
+        f"{h.degenerate} faces have no area and {h.duplicate} are there twice: drop them; {repair}.")
     say(h.unreferenced > 0, 5, f"{h.unreferenced} vertices are not used by any face: drop them; {repair}.")
-    say(h.pieces > 20, 18, f"The mesh is in {h.pieces} pieces; the largest ten hold {sum(h.piece_areas) / h.area:.0%} of the area. "
-        "Floating crumbs can be dropped by area.")
+    say(h.pieces > 20, 18, f"The mesh is in {h.pieces} pieces; the largest ten hold "
+        f"{sum(h.piece_areas) / h.area:.0%} of the area. Floating crumbs can be dropped by area.")
     say(h.slivers > 0.05, 8, f"{h.slivers:.0%} of the faces are slivers; simplification makes better ones.")
     return out
 

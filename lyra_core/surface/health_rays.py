@@ -58,7 +58,8 @@ def seen_from(tracer: RayTracer, free: FreePoints, normals: np.ndarray, center: 
     directions = np.tile(sphere_directions(rays), (len(points), 1)).astype(np.float64)
     origins = np.repeat(points, rays, 0)
     if not free.inside:
-        directions = center + radius * directions * np.cbrt(np.linspace(0.01, 1, rays))[np.arange(len(directions)) % rays, None] - origins
+        spread = np.cbrt(np.linspace(0.01, 1, rays))[np.arange(len(directions)) % rays, None]
+        directions = center + radius * spread * directions - origins
     hits = tracer.cast(origins.astype(np.float32), directions.astype(np.float32))
     ok = hits.face >= 0
     face = hits.face[ok]

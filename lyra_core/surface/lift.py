@@ -27,6 +27,10 @@ from lyra_core.surface.topology import drop_small_pieces, face_adjacency
 from lyra_core.types import CollisionPart, Frame, Label, Provenance, SurfaceMesh
 
 
+TINTS = {Label.FLOOR: (176, 160, 140), Label.WALL: (214, 212, 206), Label.CEILING: (232, 232, 230), Label.OBSTACLE: (132, 152, 172)}
+"""sRGB of surfaces that came without colours."""
+
+
 @dataclass(frozen=True)
 class Lifted:
     """A world lifted from frames. Mesh and parts are in the aligned frame: z up, floor at z = 0."""
@@ -124,13 +128,13 @@ def finish_surface(surface: FusedSurface, frames: Sequence[Frame], *, tolerance:
     return named.lifted(atlas, texture, views.provenance, inverse(T_aligned_world), notes)
 
 
-def finish_mesh(vertices: np.ndarray, faces: np.ndarray, color_at: Callable[[np.ndarray], np.ndarray], *, noise: float = 0.0,
+def finish_mesh(vertices: np.ndarray, faces: np.ndarray, color_at: Callable[[np.ndarray], np.ndarray] | None, *, noise: float = 0.0,
                 tolerance: float = 0.02, atlas_side: int, notes: tuple[str, ...] = ()) -> Lifted:
     """Name the parts of a mesh that is upright, level and wound towards free space, and bake its colours into one texture.
 
     Args:
         vertices, faces: (V, 3) [m], z up, floor at 0, welded; (F, 3).
-        color_at: maps surface points (N, 3) [m] to colours (N, 3) uint8.
+        color_at: maps surface points (N, 3) [m] to colours (N, 3) uint8; None = tints by label.
         noise: standard deviation of the floor about its plane [m].
         tolerance: smallest height that counts as a step in the floor [m].
         atlas_side: texture side [texel].
@@ -140,9 +144,12 @@ def finish_mesh(vertices: np.ndarray, faces: np.ndarray, color_at: Callable[[np.
     atlas = named.atlas(atlas_side)
     face_at, weight = rasterize(atlas)
     known = face_at >= 0
-    corners = vertices[atlas.vertex][atlas.faces[face_at[known]]]
     texture = np.zeros((*face_at.shape, 3), np.uint8)
-    texture[known] = color_at(np.einsum("nk,nkc->nc", weight[known], corners))
+    if color_at is None:
+        texture[known] = named.tints()[face_at[known]]
+    else:
+        corners = vertices[atlas.vertex][atlas.faces[face_at[known]]]
+        texture[known] = color_at(np.einsum("nk,nkc->nc", weight[known], corners))
     seen = np.full(len(faces), Provenance.SEEN, np.uint8)
     return named.lifted(atlas, spread_colors(texture, known), seen, np.eye(4), (*notes, named.note))
 
@@ -158,6 +165,13 @@ class _Named:
     names: list[tuple[str, Label]]
     adjacency: csr_array
     note: str
+
+    def tints(self) -> np.ndarray:
+        """Return a colour per face (F, 3) uint8: by label, a little lighter where it looks up or to one side, as clay in daylight."""
+        normals, _, _ = face_geometry(self.vertices, self.faces)
+        light = 0.8 + 0.2 * normals @ np.array([0.36, 0.48, 0.8])
+        base = np.array([TINTS.get(Label(label), TINTS[Label.OBSTACLE]) for label in range(max(Label) + 1)], float)
+        return np.clip(np.rint(base[self.labels] * light[:, None]), 0, 255).astype(np.uint8)
 
     def atlas(self, side: int) -> Atlas:
         """Lay the mesh out in a texture; twice as large a one where there are too many charts."""

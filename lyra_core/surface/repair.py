@@ -59,7 +59,8 @@ def repair(vertices: np.ndarray, faces: np.ndarray, *, weld: float = 1e-6, max_p
     """
     vertices, faces = np.asarray(vertices, np.float64), np.asarray(faces)
     if vertices.ndim != 2 or vertices.shape[1] != 3 or faces.ndim != 2 or faces.shape[1] != 3 or faces.dtype.kind not in "iu":
-        raise InputError(f"mesh: got vertices {vertices.shape} and faces {faces.shape} {faces.dtype}, expected (V, 3) and (F, 3) integers")
+        got = f"vertices {vertices.shape} and faces {faces.shape} {faces.dtype}"
+        raise InputError(f"mesh: got {got}, expected (V, 3) and (F, 3) integers")
     notes: list[str] = []
     faces, source = _whole_faces(vertices, faces.astype(np.int64), weld, notes)
     if not len(faces):
@@ -89,7 +90,7 @@ def repair(vertices: np.ndarray, faces: np.ndarray, *, weld: float = 1e-6, max_p
 def _whole_faces(vertices: np.ndarray, faces: np.ndarray, weld: float, notes: list[str]) -> tuple[np.ndarray, np.ndarray]:
     """Return welded faces that have an area, each once, and the face that each one was."""
     source = np.arange(len(faces))
-    finite = np.isfinite(vertices).all(1)
+    finite = np.asarray(np.isfinite(vertices).all(1))
 
     def keep(rows: np.ndarray, text: str) -> None:
         nonlocal faces, source
@@ -97,8 +98,8 @@ def _whole_faces(vertices: np.ndarray, faces: np.ndarray, weld: float, notes: li
             notes.append(f"{(~rows).sum()} faces {text} were dropped.")
         faces, source = faces[rows], source[rows]
 
-    keep(((faces >= 0) & (faces < len(vertices))).all(1), "with corners that do not exist")
-    keep(finite[faces].all(1), "with corners that are not finite")
+    keep(np.asarray(((faces >= 0) & (faces < len(vertices))).all(1)), "with corners that do not exist")
+    keep(np.asarray(finite[faces].all(1)), "with corners that are not finite")
     target = weld_target(vertices, finite, weld)
     if (target != np.arange(len(target))).any():
         notes.append(f"{(target != np.arange(len(target))).sum()} vertices were welded to another one within {weld:g} m.")

@@ -9,7 +9,8 @@ import numpy as np
 from lyra_core.rays import RayTracer, make_ray_tracer
 from lyra_core.surface.gravity import face_geometry
 
-UNITS = {"metres": (1.0, 0.45), "centimetres": (0.01, 0.15), "millimetres": (0.001, 0.15), "inches": (0.0254, 0.1), "feet": (0.3048, 0.1)}
+UNITS = {"metres": (1.0, 0.45), "centimetres": (0.01, 0.15), "millimetres": (0.001, 0.15), "inches": (0.0254, 0.1),
+         "feet": (0.3048, 0.1)}
 """Unit -> metres, prior weight; the rest, 0.05, is any scale (pictures without a measure)."""
 UNKNOWN_SIGMA = 0.5
 """A standard deviation of the logarithm of the scale above this says nothing."""
@@ -87,7 +88,8 @@ def measure_room(vertices: np.ndarray, faces: np.ndarray) -> Room:
     peaks = _peaks(centers[level, 2], areas[level], step)
     ground = (high[0] - low[0]) * (high[1] - low[1])
     large = [(z, a) for z, a in peaks if a >= 0.2 * ground]
-    floors = [z for z, _ in large if z < low[2] + 0.35 * span] or [z for z, a in peaks if a >= 0.05 * ground and z < low[2] + 0.2 * span]
+    floors = [z for z, _ in large if z < low[2] + 0.35 * span]
+    floors = floors or [z for z, a in peaks if a >= 0.05 * ground and z < low[2] + 0.2 * span]
     floor = min(floors) if floors else float(low[2])
     ceilings = [z for z, _ in large if z > low[2] + 0.65 * span] if floors else []
     ceiling = max(ceilings) if ceilings else float("nan")
@@ -130,7 +132,7 @@ def _doors(tracer: RayTracer, normals: np.ndarray, areas: np.ndarray, centers: n
     if not len(rows):
         return []
     starts = centers[rows] - [0, 0, 0.01 * height]
-    down = tracer.cast(starts.astype(np.float32), np.tile(np.float32([0, 0, -1]), (len(rows), 1))).t
+    down = tracer.cast(starts.astype(np.float32), np.tile(np.array([0, 0, -1], np.float32), (len(rows), 1))).t
     rise = centers[rows, 2] - floor
     free = np.abs(down - rise) < 0.05 * height
     if not free.any():
@@ -183,7 +185,7 @@ def _finite(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.nda
     """Return the faces that can be measured, of vertices about their middle."""
     vertices, faces = np.asarray(vertices, np.float64), np.asarray(faces, np.int64)
     faces = faces[((faces >= 0) & (faces < len(vertices))).all(1)]
-    ok = np.isfinite(vertices).all(1)
+    ok = np.asarray(np.isfinite(vertices).all(1))
     faces = faces[ok[faces].all(1)]
     vertices = np.where(ok[:, None], vertices, 0.0)
     return (vertices - np.median(vertices[faces].reshape(-1, 3), 0) if len(faces) else vertices), faces

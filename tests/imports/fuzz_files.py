@@ -21,7 +21,8 @@ CUBE_F = np.array([[0, 2, 3], [0, 3, 1], [4, 5, 7], [4, 7, 6], [0, 1, 5], [0, 5,
 def ply_bytes(vertices: np.ndarray, faces: np.ndarray, *, header: tuple[int, int] | None = None) -> bytes:
     """Return a binary PLY; header = other counts than the true ones."""
     count = header or (len(vertices), len(faces))
-    text = (f"ply\nformat binary_little_endian 1.0\nelement vertex {count[0]}\nproperty float x\nproperty float y\nproperty float z\n"
+    text = (f"ply\nformat binary_little_endian 1.0\nelement vertex {count[0]}\n"
+            "property float x\nproperty float y\nproperty float z\n"
             f"element face {count[1]}\nproperty list uchar int vertex_indices\nend_header\n")
     rows = np.zeros(len(faces), [("n", "u1"), ("i", "<i4", 3)])
     rows["n"], rows["i"] = 3, faces
@@ -37,7 +38,8 @@ def stl_bytes(vertices: np.ndarray, faces: np.ndarray, *, count: int | None = No
 
 def obj_text(vertices: np.ndarray, faces: np.ndarray, head: str = "") -> str:
     """Return an OBJ."""
-    return head + "".join(f"v {x} {y} {z}\n" for x, y, z in vertices) + "".join(f"f {a + 1} {b + 1} {c + 1}\n" for a, b, c in faces)
+    rows = [f"f {a + 1} {b + 1} {c + 1}\n" for a, b, c in faces]
+    return head + "".join([*(f"v {x} {y} {z}\n" for x, y, z in vertices), *rows])
 
 
 def off_text(vertices: np.ndarray, faces: np.ndarray) -> str:
@@ -54,7 +56,8 @@ def gltf_tree(vertices: np.ndarray, faces: np.ndarray) -> dict[str, Any]:
     return {"asset": {"version": "2.0"}, "scene": 0, "scenes": [{"nodes": [0]}], "nodes": [{"mesh": 0}],
             "meshes": [{"primitives": [{"attributes": {"POSITION": 0}, "indices": 1}]}],
             "buffers": [{"byteLength": len(data), "uri": uri}],
-            "bufferViews": [{"buffer": 0, "byteLength": split}, {"buffer": 0, "byteOffset": split, "byteLength": len(data) - split}],
+            "bufferViews": [{"buffer": 0, "byteLength": split},
+                            {"buffer": 0, "byteOffset": split, "byteLength": len(data) - split}],
             "accessors": [{"bufferView": 0, "componentType": 5126, "count": len(vertices), "type": "VEC3"},
                           {"bufferView": 1, "componentType": 5125, "count": faces.size, "type": "SCALAR"}]}
 
@@ -204,7 +207,7 @@ def _gltf_lies() -> Iterator[tuple[str, bytes]]:
                   scenes=[{"nodes": [1]}])
     yield changed("draco", extensionsRequired=["KHR_draco_mesh_compression"])
     yield changed("meshopt", bufferViews__0__extensions={"EXT_meshopt_compression": {"buffer": 0}})
-    yield changed("instances", nodes=[{"mesh": 0} for _ in range(110_000)], scenes=[{"nodes": list(range(110_000))}])
+    yield changed("instances", nodes=[{"mesh": 0} for _ in range(6_000)], scenes=[{"nodes": list(range(6_000))}])
     yield changed("mode", meshes__0__primitives__0__mode=17)
     yield changed("list_for_object", meshes=[[]])
     yield changed("version", asset={"version": "1.0"})
@@ -236,15 +239,19 @@ def usd_files() -> Iterator[tuple[str, bytes]]:
     yield "cut.usda", text[:len(text) // 2].encode()
     yield "reference_up.usda", usda_text(CUBE_V, CUBE_F, tail='def "a" (references = @../../../etc/passwd@) {}').encode()
     yield "reference_http.usda", usda_text(CUBE_V, CUBE_F, tail='def "a" (payload = @http://127.0.0.1:1/a.usd@) {}').encode()
-    yield "reference_variant.usda", usda_text(CUBE_V, CUBE_F, tail="""def "a" (variants = {string v = "x"} prepend variantSets = "v") {
-        variantSet "v" = {"x" { def "b" (references = @/etc/hostname.usda@) {} } } }""").encode()
+    variant = 'def "b" (\nreferences = @/etc/hostname.usda@\n) {\n}\n'
+    yield "reference_variant.usda", usda_text(
+        CUBE_V, CUBE_F, tail='def "a" (\nvariants = {\nstring v = "y"\n}\nprepend variantSets = "v"\n) '
+        '{\nvariantSet "v" = {\n"x" {\n' + variant + '}\n}\n}').encode()
     yield "expression.usda", usda_text(CUBE_V, CUBE_F, tail='def "a" (references = @`"/etc/${X}"`@) {}').encode()
-    yield "clips.usda", usda_text(CUBE_V, CUBE_F, tail="""def "a" (clips = {dictionary default = {
-        asset[] assetPaths = [@/etc/hostname.usda@] string primPath = "/a"}}) {}""").encode()
-    yield "cycle.usda", usda_text(CUBE_V, CUBE_F, head="subLayers = [@cycle.usda@]", tail='def "a" (references = @cycle.usda@</a>) {}').encode()
+    clips = 'clips = {\ndictionary default = {\nasset[] assetPaths = [@/etc/hostname.usda@]\nstring primPath = "/a"\n}\n}'
+    yield "clips.usda", usda_text(CUBE_V, CUBE_F, tail='def "a" (\n' + clips + '\n) {\n}').encode()
+    yield "cycle.usda", usda_text(CUBE_V, CUBE_F, head="subLayers = [@cycle.usda@]",
+                                  tail='def "a" (references = @cycle.usda@</a>) {}').encode()
     yield "deep.usda", b"#usda 1.0\n" + b'def "a" {\n' * 60_000
-    bomb = "#usda 1.0\n" + "".join(f'def "l{i}" {{ def "a" (references = </l{i + 1}>) {{}} def "b" (references = </l{i + 1}>) {{}} }}\n'
-                                   for i in range(22)) + 'def Cube "l22" {}\n'
+    twice = "".join(f'def "l{i}" {{\ndef "a" (references = </l{i + 1}>) {{\n}}\ndef "b" (references = </l{i + 1}>) {{\n}}\n}}\n'
+                    for i in range(22))
+    bomb = "#usda 1.0\n" + twice + 'def Cube "l22" {}\n'
     yield "bomb.usda", bomb.encode()
     yield "garbage.usdc", b"PXR-USDC" + _garbage()
     yield "garbage.usdz", b"PK\3\4" + _garbage()

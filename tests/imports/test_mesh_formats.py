@@ -89,7 +89,8 @@ def test_gltf_quantised_strided_sparse_and_textured(tmp_path: Path) -> None:
     sparse = np.array([2], "<u2").tobytes() + b"\0\0" + np.array([0, -127, 0, 0], np.int8).tobytes()
     data = rows.tobytes() + sparse
     tree = {
-        "asset": {"version": "2.0"}, "scenes": [{"nodes": [0]}], "nodes": [{"mesh": 0}], "extensionsRequired": ["KHR_mesh_quantization"],
+        "asset": {"version": "2.0"}, "scenes": [{"nodes": [0]}], "nodes": [{"mesh": 0}],
+        "extensionsRequired": ["KHR_mesh_quantization"],
         "buffers": [{"byteLength": len(data), "uri": "a.bin"}],
         "bufferViews": [{"buffer": 0, "byteLength": 24, "byteStride": 8}, {"buffer": 0, "byteOffset": 24, "byteLength": 4},
                         {"buffer": 0, "byteOffset": 28, "byteLength": 4}],
@@ -106,17 +107,20 @@ def test_gltf_quantised_strided_sparse_and_textured(tmp_path: Path) -> None:
     mesh = source.mesh
     np.testing.assert_allclose(mesh.vertices, [[0, 0, 0], [1, 0, 0], [0, -1, 0]])
     np.testing.assert_allclose(mesh.corner_uv[0], [[0, 1], [1, 1], [0, 0]])  # glTF's v runs down, ours up
-    assert mesh.face_texture.tolist() == [0] and mesh.textures[0].shape == (4, 2, 3) and mesh.textures[0][0, 0].tolist() == [1, 2, 3]
+    assert mesh.face_texture.tolist() == [0]
+    assert mesh.textures[0].shape == (4, 2, 3) and mesh.textures[0][0, 0].tolist() == [1, 2, 3]
     assert mesh.face_rgb.tolist() == [[128, 255, 255]]  # linear 0.216 is the middle of sRGB
     assert {file.name for file in source.files} == {"a.gltf", "a.bin", "a b.png"}
 
 
 def test_obj_polygons_materials_and_relative_indices(tmp_path: Path) -> None:
-    (tmp_path / "m.mtl").write_text("newmtl red\nKd 1 0 0\nnewmtl pic\nKd 0 0 0\nmap_Kd -s 1 1 1 p.png\nnewmtl up\nmap_Kd ../x.png\n")
+    (tmp_path / "m.mtl").write_text("newmtl red\nKd 1 0 0\nnewmtl pic\nKd 0 0 0\nmap_Kd -s 1 1 1 p.png\n"
+                                    "newmtl up\nmap_Kd ../x.png\n")
     (tmp_path / "p.png").write_bytes(png((9, 8, 7)))
     # An arrow head: a fan from its first corner would leave the polygon.
     (tmp_path / "a.obj").write_text(
-        "mtllib m.mtl\nv 0 0 0\nv 2 2 0\nv 0 1 0\nv -2 2 0\nvt 0 0\nvt 1 0\nvt 0 1\nusemtl red\nf 2 3 4 1\nusemtl pic\nf -4/1 -3/2 \\\n-1/3\n"
+        "mtllib m.mtl\nv 0 0 0\nv 2 2 0\nv 0 1 0\nv -2 2 0\nvt 0 0\nvt 1 0\nvt 0 1\n"
+        "usemtl red\nf 2 3 4 1\nusemtl pic\nf -4/1 -3/2 \\\n-1/3\n"
         "usemtl up\nf 1//1 2//1 4//1\n")
     source = load_mesh(tmp_path / "a.obj")
     mesh = source.mesh
@@ -131,7 +135,8 @@ def test_obj_polygons_materials_and_relative_indices(tmp_path: Path) -> None:
 def test_usd_features(tmp_path: Path) -> None:
     pytest.importorskip("pxr")
     (tmp_path / "p.png").write_bytes(png((5, 6, 7)))
-    text = usda_text(CUBE_V, CUBE_F, head="metersPerUnit = 0.01\n    upAxis = \"Y\"", extra='''uniform token orientation = "leftHanded"
+    text = usda_text(CUBE_V, CUBE_F, head="metersPerUnit = 0.01\n    upAxis = \"Y\"", extra='''
+    uniform token orientation = "leftHanded"
     int[] holeIndices = [0, 1]
     double3 xformOp:scale = (-2, 1, 1)
     uniform token[] xformOpOrder = ["xformOp:scale"]
@@ -174,7 +179,8 @@ def PointInstancer "many" {
     centers = mesh.vertices[mesh.faces].mean(1)
     np.testing.assert_allclose(centers[10:].reshape(3, 12, 3).mean(1), [[10, 0, 0], [20, 0, 0], [30, 0, 0]], atol=1e-6)
     assert ((centers[:10] - [-1, 0.5, 0.5]) * normals[:10]).sum(1).max() < 0  # left-handed fronts of this cube look inside
-    assert mesh.textures[0][0, 0].tolist() == [5, 6, 7] and (mesh.face_texture[:10] == 0).all() and (mesh.face_texture[10:] == -1).all()
+    assert mesh.textures[0][0, 0].tolist() == [5, 6, 7]
+    assert (mesh.face_texture[:10] == 0).all() and (mesh.face_texture[10:] == -1).all()
     assert (mesh.face_rgb[10:] == [255, 0, 0]).all()
     assert any("guide" in note for note in source.notes) and any("not visible" in note for note in source.notes)
     (tmp_path / "a.usdz").write_bytes(zip_bytes([("a.usda", text.encode()), ("p.png", png((5, 6, 7)))]))

@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from fuzz_files import CUBE_F, CUBE_V, plain_files, usd_files, usda_text, write_all
 
 from lyra_core.errors import InputError
-from lyra_core.imports import mesh_usd
+from lyra_core.imports import mesh_parts, mesh_usd
 from lyra_core.imports.mesh import load_mesh
 
 LIMIT = 400 << 20
@@ -34,7 +34,8 @@ def outcome(path: Path) -> str:
     return "mesh"
 
 
-def test_plain_files(tmp_path: Path) -> None:
+def test_plain_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mesh_parts, "MAX_INSTANCES", 5_000)
     folder = tmp_path / "a" / "b"
     folder.mkdir(parents=True)
     paths = write_all(folder, plain_files())
@@ -60,6 +61,7 @@ def test_plain_files(tmp_path: Path) -> None:
     for name in ("uri_up", "uri_escaped", "uri_absolute", "uri_file", "uri_http"):
         assert "path" in errors[f"{name}.gltf"]
     assert "KHR_draco_mesh_compression" in errors["draco.gltf"] and "EXT_meshopt_compression" in errors["meshopt.gltf"]
+    assert "instances" in errors["instances.gltf"]
     assert "point cloud" in errors["no_faces.ply"]
     assert results["picture_bomb.gltf"] == results["picture_up.gltf"] == "mesh"
 
