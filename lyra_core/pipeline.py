@@ -209,6 +209,12 @@ def _make(build: WorldBuild, cfg: WorldCfg, *, photo: Photo | None, keep: str, p
             after=("estimate", "lift"),
             inputs={"settings": settings["navigation"], "seed": cfg.seed},
         )
+        run(
+            "detail",
+            lambda: stages.write_detail(build.folder, radius=cfg.navigation.robot_radius),
+            version=1,
+            after=("lift", "navigation"),
+        )
         run("usd", context.usd, version=1, after=("lift", "photo"), inputs={"recipe": build.manifest["recipe_id"]})
         if keep == "all":
             run("video", context.video, version=1, after=frame_stages, inputs={"prompt": cfg.generate.prompt})

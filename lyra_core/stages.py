@@ -27,9 +27,11 @@ from lyra_core.io.files import read_json, read_npz, write_json, write_npz
 from lyra_core.io.images import resized
 from lyra_core.io.meshes import (
     load_collision_parts,
+    load_levels,
     load_surface_mesh,
     merge_parts,
     save_collision_parts,
+    save_levels,
     save_mesh_glb,
     save_surface_mesh,
 )
@@ -56,6 +58,7 @@ from lyra_core.segments import frame_size, joined, load_trajectory_copy, tour_wa
 from lyra_core.splats.feed_forward import splats_feed_forward, weights_licence
 from lyra_core.splats.from_frames import splats_from_frames
 from lyra_core.splats.ply import read_splats, write_splats
+from lyra_core.surface.detail import make_levels
 from lyra_core.surface.lift import lift_frames
 from lyra_core.types import Camera, CollisionPart, DepthEstimate, Episode, Frame, FreeSpace, Photo, PhotoReading, Trajectory
 from lyra_core.usd.check import check_winding
@@ -387,6 +390,7 @@ class Context:
             scale_sigma=round(float(estimate.scale_sigma), 4),
             notes=[*reading.notes, *estimate.notes],
             variation=self._variation(),
+            levels_of_detail=detail_statistics(self.folder),
             statistics={
                 **numbers,
                 "triangles": len(mesh.faces),
@@ -473,6 +477,20 @@ def write_navigation(
         episodes = []
     save_episodes(folder / "episodes.json.gz", episodes)
     return ["navigation.npz", "occupancy_map/map.yaml", "occupancy_map/map.png", "episodes.json.gz"]
+
+
+def write_detail(folder: Path, *, radius: float) -> list[str]:
+    """Write the mesh's levels of detail, compared with it from free space; returns the file's name."""
+    mesh, space = load_surface_mesh(folder / "mesh.npz"), load_free_space(folder / "navigation.npz")
+    eyes = free_points(space, radius, height=0.8)
+    save_levels(folder / "mesh_levels.npz", make_levels(mesh, eyes if len(eyes) else free_points(space, 0.0, height=0.8)))
+    return ["mesh_levels.npz"]
+
+
+def detail_statistics(folder: Path) -> list[dict[str, float]]:
+    """Return what world.json says about the levels of detail, finest first."""
+    return [{"triangles": len(level.faces), "depth_error_median_m": round(level.depth_error_median, 5),
+             "depth_error_p99_m": round(level.depth_error_p99, 5)} for level in load_levels(folder / "mesh_levels.npz")]
 
 
 def check_same_weights(build: WorldBuild, generator: Any) -> None:

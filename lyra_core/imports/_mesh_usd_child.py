@@ -13,7 +13,7 @@ from lyra_core.errors import InputError, LyraError
 from lyra_core.imports.mesh_parts import Reading, join
 from lyra_core.imports.mesh_usd import pack
 
-MEMORY = 12 << 30
+MEMORY = 8 << 30
 """Address space of the process [bytes], where the system can limit it; files add theirs."""
 
 

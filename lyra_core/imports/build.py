@@ -15,13 +15,20 @@ from lyra_core.build import WorldBuild, package_versions
 from lyra_core.camera.formats import save_trajectory
 from lyra_core.camera.se3 import from_yaw_pitch, look_at
 from lyra_core.config import ATLAS_SIZES, WorldCfg, to_dict
-from lyra_core.errors import Cancelled, LyraError
+from lyra_core.errors import Cancelled, LyraError, WorldError
 from lyra_core.imports.base import Source
 from lyra_core.imports.detect import load_source
 from lyra_core.imports.prepare import Given, Prepared, prepare, view_of
 from lyra_core.io.files import read_json, read_npz, sha256_file, write_json, write_npz
 from lyra_core.io.images import read_image, write_image
-from lyra_core.io.meshes import load_collision_parts, load_surface_mesh, save_collision_parts, save_mesh_glb, save_surface_mesh
+from lyra_core.io.meshes import (
+    load_collision_parts,
+    load_surface_mesh,
+    merge_parts,
+    save_collision_parts,
+    save_mesh_glb,
+    save_surface_mesh,
+)
 from lyra_core.jobs.progress import Progress, ProgressNull
 from lyra_core.navigation import (
     DiscSpace,
@@ -37,9 +44,21 @@ from lyra_core.report import ReportInputs, write_report
 from lyra_core.splats.from_frames import splats_from_frames
 from lyra_core.splats.from_mesh import splats_from_mesh
 from lyra_core.splats.ply import read_splats, write_splats
-from lyra_core.stages import write_navigation
+from lyra_core.stages import detail_statistics, write_detail, write_navigation
 from lyra_core.surface.health import check_mesh
-from lyra_core.types import Camera, DepthEstimate, Frame, GaussianCloud, Label, Photo, PhotoReading, SurfaceMesh, Trajectory
+from lyra_core.types import (
+    Camera,
+    CollisionPart,
+    DepthEstimate,
+    Frame,
+    FreeSpace,
+    GaussianCloud,
+    Label,
+    Photo,
+    PhotoReading,
+    SurfaceMesh,
+    Trajectory,
+)
 from lyra_core.usd.stage import write_stage
 from lyra_core.usd.validate import validate_stage
 from lyra_core.world import World
@@ -107,6 +126,7 @@ def _make(build: WorldBuild, source: Source, cfg: WorldCfg, given: Given, licenc
             inputs={key: recipe[key] for key in ("source", "given", "config", "max_frames")})
         run("navigation", lambda: _navigation(folder, cfg), version=1, after=("import",),
             inputs={"settings": recipe["config"]["navigation"], "seed": cfg.seed})
+        run("detail", lambda: write_detail(folder, radius=cfg.navigation.robot_radius), version=1, after=("import", "navigation"))
         run("usd", lambda: _usd(folder, build, source, licence), version=1, after=("import",),
             inputs={"recipe": build.manifest["recipe_id"]})
         _describe(build, source, cfg, licence)
@@ -168,9 +188,22 @@ def _new_cloud(made: Prepared, cfg: WorldCfg) -> GaussianCloud:
 def _navigation(folder: Path, cfg: WorldCfg) -> list[str]:
     parts = load_collision_parts(folder / "collision.glb")
     sigma = read_json(folder / FACTS)["scale"]["sigma"]
-    space = free_space(parts, cfg=cfg.navigation)
+    try:
+        space = free_space(parts, cfg=cfg.navigation)
+    except WorldError:
+        space = _nowhere(parts, cfg)
     graph = GeodesicGraph(DiscSpace(space, cfg.navigation.robot_radius))
     return write_navigation(folder, space, graph, cfg=cfg, scale_sigma=sigma, is_open=True, may_be_small=True)
+
+
+def _nowhere(parts: list[CollisionPart], cfg: WorldCfg) -> FreeSpace:
+    """Return the grid of a place without a floor: an object, or a piece of a room."""
+    vertices, _ = merge_parts(parts)
+    cell = max(cfg.navigation.cell, float(np.ptp(vertices[:, :2], axis=0).max()) / 1000)
+    low = vertices[:, :2].min(0).astype(float)
+    cols, rows = np.maximum(np.ceil(np.ptp(vertices[:, :2], axis=0) / cell).astype(int), 1)
+    none = np.zeros((rows, cols), bool)
+    return FreeSpace(low, cell, none, none.astype(np.float32), np.full(none.shape, 255, np.uint8), cfg.navigation.robot_height)
 
 
 def _usd(folder: Path, build: WorldBuild, source: Source, licence: str) -> list[str]:
@@ -200,11 +233,12 @@ def _describe(build: WorldBuild, source: Source, cfg: WorldCfg, licence: str) ->
         confidence={},
         scene_kind="imported",
         scale=facts["scale"],
+        levels_of_detail=detail_statistics(folder),
         scale_sigma=round(float(facts["scale"]["sigma"]), 4),
         notes=[facts["scale"]["said_by"], *facts["notes"], *facts["findings"], *([] if episodes else [NO_EPISODES])],
         statistics={
-            **numbers, "triangles": len(mesh.faces), "collision_triangles": sum(len(p.faces) for p in parts), "colliders": len(parts),
-            "splats": len(read_splats(folder / "splats.ply").means), "frames": facts["frames"],
+            **numbers, "triangles": len(mesh.faces), "collision_triangles": sum(len(p.faces) for p in parts),
+            "colliders": len(parts), "splats": len(read_splats(folder / "splats.ply").means), "frames": facts["frames"],
         },
     )
     build.save()

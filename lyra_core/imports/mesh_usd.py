@@ -17,7 +17,7 @@ from lyra_core.errors import BackendUnavailable, InputError
 from lyra_core.imports.base import MeshSource, Source
 from lyra_core.imports.mesh_parts import MAX_FILE_BYTES, Reading, join, shown
 
-TIMEOUT_S = 300.0
+TIMEOUT_S = 120.0
 """Time that one stage may take."""
 _ARRAYS = ("vertices", "faces", "vertex_rgb", "corner_uv", "face_texture", "face_rgb")
 

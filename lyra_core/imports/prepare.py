@@ -23,6 +23,7 @@ from lyra_core.imports.upright import (
     find_upright,
 )
 from lyra_core.rays import cast_camera, make_ray_tracer
+from lyra_core.surface.floor_fill import continued_floor
 from lyra_core.surface.gravity import FloorPlane
 from lyra_core.surface.lift import FusedSurface, Lifted, finish_mesh, finish_surface, fused_surface
 from lyra_core.surface.sanitize import sanitize
@@ -90,7 +91,7 @@ def prepare(source: Source, *, given: Given, surface: SurfaceCfg, atlas_side: in
     raw = _raw_surface(source, frames, guess, surface, notes, say)
     poses = np.stack([frame.T_world_camera for frame in frames]) if frames else None
     up = given.up if given.up is not None else source.up
-    floor, faces = find_upright(raw.vertices, raw.faces, up=up, T_world_camera=poses)
+    floor, faces = find_upright(raw.vertices, raw.faces, up=up, T_world_camera=poses, downwards=source.kind == "splats")
     scale = _scale(source, given, guess, raw.vertices, faces, floor, poses)
     factor = scale.metres_per_unit / guess
     T = _similarity(floor, factor)
@@ -139,7 +140,10 @@ def _rough_scale(source: Source, given: Given) -> float:
 
 
 def _reach(points: np.ndarray) -> float:
-    return float(np.median(np.linalg.norm(points - np.median(points, axis=0), axis=1))) if len(points) else 0.0
+    if not len(points):
+        return 0.0
+    away = np.linalg.norm(points - np.median(points, axis=0), axis=1)
+    return float(np.median(away)) or float(away.max())
 
 
 def _scaled(frame: Frame, factor: float) -> Frame:
@@ -239,7 +243,7 @@ def _guessed_scale(guess: float, vertices: np.ndarray, faces: np.ndarray, floor:
     above = float(np.median(poses[:, :3, 3] @ floor.up) - floor.height)
     if floor.area > 0 and above > 0:
         by_eye = EYE_HEIGHT / above
-        weight = np.array([1 / EYE_SIGMA**2, 1 / max(sigma, 0.05) ** 2 if np.isfinite(sigma) and sigma < UNKNOWN_SIGMA else 0.0])
+        weight = np.array([1 / EYE_SIGMA**2, 1 / max(sigma, EYE_SIGMA) ** 2 if np.isfinite(sigma) and sigma < UNKNOWN_SIGMA else 0.0])
         mean = float(weight @ np.log([by_eye, max(factor, 1e-9)]) / weight.sum())
         return Scale(guess * float(np.exp(mean)), float(weight.sum() ** -0.5), False,
                      f"The scale is unknown: the pictures do not show it. As if cameras were held {EYE_HEIGHT} m high. "
@@ -302,7 +306,7 @@ def _finished(source: Source, raw: FusedSurface, aligned: np.ndarray, faces: np.
     noise = floor.noise * factor
     level = FloorPlane(np.array([0.0, 0, 1]), 0.0, noise, floor.area * factor**2, ())
     if source.mesh is None and frames:
-        surface = FusedSurface(aligned.astype(np.float32), faces, raw.colors, ())
+        surface = _with_floor(FusedSurface(aligned.astype(np.float32), faces, raw.colors, ()), frames, floor.area > 0, noise)
         return finish_surface(surface, frames, tolerance=cfg.voxel * factor, atlas_side=atlas_side, align=False, floor=level)
     if source.mesh is not None:
         mesh: MeshSource = source.mesh
@@ -320,6 +324,23 @@ def _finished(source: Source, raw: FusedSurface, aligned: np.ndarray, faces: np.
         return colors[cKDTree(aligned).query(points)[1]]
 
     return finish_mesh(aligned, faces, nearest, noise=noise, tolerance=cfg.voxel, atlas_side=min(atlas_side, 2048))
+
+
+def _with_floor(surface: FusedSurface, frames: list[Frame], seen: bool, noise: float) -> FusedSurface:
+    """Add the floor between what was seen of it."""
+    eyes = np.stack([frame.T_world_camera[:3, 3] for frame in frames])
+    band = max(4 * noise, 0.02)
+    vertices, faces = continued_floor(surface.vertices, surface.faces, eyes, band=band) if seen else (np.zeros((0, 3)), ())
+    if not len(faces):
+        return surface
+    on_floor = surface.colors[np.abs(surface.vertices[:, 2]) < band]
+    color = np.median(on_floor, axis=0) if len(on_floor) else np.full(3, 128)
+    return FusedSurface(
+        np.concatenate([surface.vertices, vertices]).astype(np.float32),
+        np.concatenate([surface.faces, np.asarray(faces) + len(surface.vertices)]).astype(np.int32),
+        np.concatenate([surface.colors, np.tile(color, (len(vertices), 1))]).astype(np.uint8),
+        (*surface.notes, f"{len(faces) // 2 * 0.01:.1f} m2 of floor were continued between what was seen of it."),
+        np.arange(len(surface.faces) + len(faces)) >= len(surface.faces))
 
 
 def _cloud(source: Source, T_world_source: np.ndarray) -> GaussianCloud | None:

@@ -38,13 +38,14 @@ class Scale:
     """What it rests on, as a sentence."""
 
 
-def find_upright(vertices: np.ndarray, faces: np.ndarray, *, up: np.ndarray | None,
-                 T_world_camera: np.ndarray | None) -> tuple[FloorPlane, np.ndarray]:
+def find_upright(vertices: np.ndarray, faces: np.ndarray, *, up: np.ndarray | None, T_world_camera: np.ndarray | None,
+                 downwards: bool = False) -> tuple[FloorPlane, np.ndarray]:
     """Return gravity and the floor of a mesh [about metres], and its faces wound towards free space.
 
     Args:
         up: stated direction against gravity, or None.
         T_world_camera: (N, 4, 4) of the cameras that saw it, in free space; None = there are none.
+        downwards: files of this kind mostly have y down, as pictures have.
 
     Raises:
         InputError: no faces.
@@ -57,7 +58,7 @@ def find_upright(vertices: np.ndarray, faces: np.ndarray, *, up: np.ndarray | No
         return (floor if up is None else _along(vertices, faces, np.asarray(up, float), floor)), faces
     _, flip = consistent_winding(faces.astype(np.int32))
     faces = np.where(flip[:, None], faces[:, ::-1], faces).astype(np.int32)
-    axis, notes = (np.asarray(up, float), ()) if up is not None else _guess_up(vertices, faces)
+    axis, notes = (np.asarray(up, float), ()) if up is not None else _guess_up(vertices, faces, downwards)
     floor = _along(vertices, faces, axis, FloorPlane(axis, 0.0, 0.0, 0.0, notes))
     eyes = free_eyes(vertices, faces, floor)
     if len(eyes):
@@ -91,7 +92,7 @@ def _along(vertices: np.ndarray, faces: np.ndarray, up: np.ndarray, found: Floor
     return replace(plane, notes=(*found.notes, *plane.notes))
 
 
-def _guess_up(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
+def _guess_up(vertices: np.ndarray, faces: np.ndarray, downwards: bool) -> tuple[np.ndarray, tuple[str, ...]]:
     """Find up from the geometry alone.
 
     Level and upright faces give three axes of a room; which one is up, and in which sense, is told by habit (files are +y or +z up,
@@ -99,6 +100,7 @@ def _guess_up(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, tupl
     (more of it is near the floor than near the ceiling).
     """
     normals, areas, centers = face_geometry(vertices, faces)
+    habits = HABITS * [[0.4], [0.4], [2.5]] if downwards else HABITS
     best, best_score = np.array([0.0, 0, 1]), -np.inf
     for guess in (*np.eye(3), *-np.eye(3)):
         axis = find_up(normals, areas, guess)
@@ -112,7 +114,7 @@ def _guess_up(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, tupl
         below = areas * np.where(height < (low + high) / 2, 1, -1)
         clutter = (below * middle).sum() / max((areas * middle).sum(), 1e-12)
         tops = (areas * (middle & (cosine > 0.95))).sum() / areas.sum()
-        score = TOPS_WEIGHT * tops + HABIT_WEIGHT * (axis @ HABITS.T).max() + FLAT_WEIGHT * flat + CLUTTER_WEIGHT * clutter
+        score = TOPS_WEIGHT * tops + HABIT_WEIGHT * (axis @ habits.T).max() + FLAT_WEIGHT * flat + CLUTTER_WEIGHT * clutter
         if score > best_score + 1e-9:
             best, best_score = axis, score
     return best, ("Up was not stated; it was found from level and upright surfaces.",)

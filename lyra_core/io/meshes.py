@@ -12,7 +12,7 @@ from lyra_core.errors import InputError, WorldError
 from lyra_core.io.files import read_npz, write_npz
 from lyra_core.io.glb import FLOAT, UINT32, GlbBuilder, GlbFile, to_y_up, to_z_up
 from lyra_core.io.images import encode_image
-from lyra_core.types import CollisionPart, Label, Provenance, SurfaceMesh
+from lyra_core.types import CollisionPart, DetailLevel, Label, Provenance, SurfaceMesh
 
 PNG_PIXELS = 1 << 20
 """Textures up to this many pixels are stored as PNG (exact), larger ones as JPEG of quality 92."""
@@ -56,6 +56,47 @@ def load_surface_mesh(path: Path) -> SurfaceMesh:
         raise WorldError(f"{path}: {error}") from error
     _check_values(path, mesh)
     return mesh
+
+
+LEVEL_ARRAYS = {"vertices": np.float32, "faces": np.int32, "vertex_rgb": np.uint8, "face_label": np.uint8,
+                "face_provenance": np.uint8}
+
+
+def save_levels(path: Path, levels: Sequence[DetailLevel]) -> None:
+    """Write levels of detail as .npz: level_0_vertices, ... and (N, 2) depth_error with median and 99th percentile [m]."""
+    arrays = {f"level_{i}_{name}": np.asarray(getattr(level, name), dtype)
+              for i, level in enumerate(levels) for name, dtype in LEVEL_ARRAYS.items()}
+    errors = np.array([[level.depth_error_median, level.depth_error_p99] for level in levels], np.float64).reshape(-1, 2)
+    write_npz(path, depth_error=errors, **arrays)
+
+
+def load_levels(path: Path) -> list[DetailLevel]:
+    """Read what :func:`save_levels` wrote, finest first; empty where the full mesh is small.
+
+    Raises:
+        WorldError: the file is missing or damaged; the array is named.
+    """
+    path = Path(path)
+    data, out = read_npz(path), []
+    errors = data.get("depth_error")
+    if errors is None or errors.ndim != 2 or errors.shape[1] != 2 or not np.isfinite(errors).all():
+        raise WorldError(f"{path}: depth_error: missing or not (N, 2) finite numbers")
+    for i, (median, high) in enumerate(errors):
+        arrays = {}
+        for name, dtype in LEVEL_ARRAYS.items():
+            value = data.get(f"level_{i}_{name}")
+            if value is None or value.dtype != dtype or not np.isfinite(value).all():
+                raise WorldError(f"{path}: level_{i}_{name}: missing, of another type than {np.dtype(dtype)}, or not finite")
+            arrays[name] = value
+        try:
+            level = DetailLevel(**arrays, depth_error_median=float(median), depth_error_p99=float(high))
+        except InputError as error:
+            raise WorldError(f"{path}: level {i}: {error}") from error
+        if len(level.faces) and (level.faces.min() < 0 or level.faces.max() >= len(level.vertices)):
+            raise WorldError(f"{path}: level_{i}_faces: got indices {level.faces.min()}..{level.faces.max()}, "
+                             f"expected 0..{len(level.vertices) - 1}")
+        out.append(level)
+    return out
 
 
 def save_mesh_glb(path: Path, mesh: SurfaceMesh) -> None:

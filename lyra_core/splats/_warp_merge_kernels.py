@@ -71,6 +71,16 @@ def looks_through(look: Look, column: wp.int32, row: wp.int32, nearest: wp.float
     return True
 
 
+@wp.func
+def beside_plain(look: Look, column: wp.int32, row: wp.int32, depth: wp.float32, band: wp.float32):
+    """Return whether a pixel around one is on the same surface and not beside an edge."""
+    for y in range(wp.max(row - 1, 0), wp.min(row + 2, look.height)):
+        for x in range(wp.max(column - 1, 0), wp.min(column + 2, look.width)):
+            if wp.abs(look.depth[y, x] - depth) <= band and wp.length_sq(wp.vec3f(look.normal[y, x])) > 0.0:
+                return True
+    return False
+
+
 @wp.kernel
 def lift(
     local: wp.array(dtype=wp.vec3f),
@@ -128,7 +138,7 @@ def explain(
     n = look.R * normals[i]
     there = wp.vec3f(look.normal[row, column])
     if wp.length_sq(there) == 0.0:
-        if left[i] == PLAIN or not earlier:
+        if not earlier or (left[i] == PLAIN and not beside_plain(look, column, row, p[2], tolerance * p[2])):
             return
     elif wp.dot(n, there) < SAME_SIDE and left[i] == PLAIN:
         return

@@ -48,6 +48,26 @@ def tile_range(center: wp.vec2f, reach: wp.vec2f, view: View):
     return wp.vec4i(low_x // TILE, low_y // TILE, (high_x + TILE - 1) // TILE, (high_y + TILE - 1) // TILE)
 
 
+@wp.func
+def depth_slope(axes: wp.mat33f, scale: wp.vec3f, p: wp.vec3f, view: View):
+    """Return how the z-depth of a Gaussian's densest point along the ray changes per pixel, and the most that it may.
+
+    Along p + t the density is greatest where z = (r A p) / (r A r), A = inverse covariance; its derivative at the centre is
+    -z A r / (r A r). For a flat disc this is the slope of its plane.
+    """
+    r = p / p[2]
+    least = 1.0e-4 * wp.max(scale)
+    a = wp.transpose(axes) * r
+    w = wp.vec3f(0.0, 0.0, 0.0)
+    total = wp.float32(0.0)
+    for k in range(3):
+        s = wp.max(scale[k], least)
+        w[k] = a[k] / (s * s)
+        total += a[k] * w[k]
+    g = (-p[2] / total) * (axes * w)
+    return wp.vec3f(g[0] / view.fx, g[1] / view.fy, wp.max(scale))
+
+
 @wp.kernel
 def project(
     means: wp.array(dtype=wp.vec3f),
@@ -58,10 +78,11 @@ def project(
     center: wp.array(dtype=wp.vec2f),
     conic: wp.array(dtype=wp.vec4f),
     depth: wp.array(dtype=wp.float32),
+    slope: wp.array(dtype=wp.vec3f),
     tiles: wp.array(dtype=wp.vec4i),
     count: wp.array(dtype=wp.int32),
 ):
-    """Project Gaussians: centre [px], conic (xx, 2 xy, yy, limit), z-depth, tiles touched and their number; thread = one Gaussian."""
+    """Project Gaussians: centre [px], conic (xx, 2 xy, yy, limit), z-depth, its slope, tiles touched, their number; thread = one Gaussian."""
     i = wp.tid()
     count[i] = 0
     p = view.R * means[i] + view.t
@@ -74,7 +95,9 @@ def project(
     if x <= -view.margin * w or x >= (1.0 + view.margin) * w or y <= -view.margin * h or y >= (1.0 + view.margin) * h:
         return
     q = quats_wxyz[i]
-    M = view.R * wp.quat_to_matrix(wp.quatf(q[1], q[2], q[3], q[0])) * wp.diag(scales[i])
+    axes = view.R * wp.quat_to_matrix(wp.quatf(q[1], q[2], q[3], q[0]))
+    M = axes * wp.diag(scales[i])
+    slope[i] = depth_slope(axes, scales[i], p, view)
     row_x = (view.fx / p[2]) * wp.vec3f(M[0, 0], M[0, 1], M[0, 2]) - (view.fx * p[0] / (p[2] * p[2])) * wp.vec3f(
         M[2, 0], M[2, 1], M[2, 2]
     )
@@ -125,6 +148,7 @@ def composite(
     conic: wp.array(dtype=wp.vec4f),
     opacities: wp.array(dtype=wp.float32),
     depth: wp.array(dtype=wp.float32),
+    slope: wp.array(dtype=wp.vec3f),
     rgb: wp.array(dtype=wp.vec3f),
     view: View,
     image: wp.array2d(dtype=wp.vec3f),
@@ -155,10 +179,12 @@ def composite(
         if alpha >= view.min_alpha:
             weight = alpha * through
             color += weight * rgb[i]
-            total += weight * depth[i]
+            g = slope[i]
+            z = depth[i] + wp.clamp(g[0] * dx + g[1] * dy, -g[2], g[2])
+            total += weight * z
             through *= 1.0 - alpha
             if median == 0.0 and through <= 0.5:
-                median = depth[i]
+                median = z
             if through < OPAQUE:
                 break
     image[py, px] = color

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import cv2
@@ -28,8 +29,6 @@ EDGE_REACH = 3.0
 THREADS = 2
 OWN = 2.0
 """Weight of the own frame's place beside an equally fine look: neighbours that are moved by different frames come apart."""
-FORGIVEN = 1.5
-"""Opacity stays full while frames that agree, times this, are as many as all that should see the point."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +104,8 @@ class Looks:
         points, normals = wp.zeros(n, dtype=wp.vec3f, device="cpu"), wp.zeros(n, dtype=wp.vec3f, device="cpu")
         size, left = wp.zeros(n, dtype=wp.float32, device="cpu"), wp.zeros(n, dtype=wp.int32, device="cpu")
         wp.launch(self._kernels.lift, dim=n, device="cpu", inputs=[
-            self._put(blocks["point"], wp.vec3f), self._put(blocks["normal"], wp.vec3f), self._looks[k], points, normals, size, left])
+            self._put(blocks["point"], wp.vec3f), self._put(blocks["normal"], wp.vec3f), self._looks[k], points, normals, size,
+            left])
         # The newest explains most, so that few points are left for the others.
         for other in [*reversed(range(k)), *range(k + 1, len(self._looks))]:
             wp.launch(self._kernels.explain, dim=n, device="cpu",
@@ -151,8 +151,8 @@ class Looks:
         superseded = self._put(np.zeros(n, np.uint8), wp.uint8)
         for k, look in enumerate(self._looks):
             wp.launch(self._kernels.gather, dim=n, device="cpu", inputs=[
-                points, normals, size, block, own, base, look, k, self.agreement, COARSER, weight, color, offset_weight, offset, normal,
-                agree, through, provenance, superseded])
+                points, normals, size, block, own, base, look, k, self.agreement, COARSER, weight, color, offset_weight, offset,
+                normal, agree, through, provenance, superseded])
         yes, no = agree.numpy(), through.numpy()
         fine, seen = superseded.numpy() == 0, no <= yes
         # Frames that contradict each other everywhere are still worth a picture.
@@ -161,9 +161,9 @@ class Looks:
         direction = direction / np.maximum(np.linalg.norm(direction, axis=1, keepdims=True), 1e-9)
         shift = (offset.numpy() / offset_weight.numpy())[rows, None] * patches.normals[rows]
         out = patches.rows(rows)
-        out = Patches(out.points + shift.astype(np.float32), direction.astype(np.float32), out.size, out.footprint, out.block, out.frame, out.cell,
-                      color.numpy()[rows] / weight.numpy()[rows, None], provenance.numpy()[rows])
-        return Merged(out, np.minimum(1, FORGIVEN * yes / (yes + no))[rows].astype(np.float32), rows,
+        out = replace(out, points=out.points + shift.astype(np.float32), normals=direction.astype(np.float32),
+                      rgb=color.numpy()[rows] / weight.numpy()[rows, None], provenance=provenance.numpy()[rows])
+        return Merged(out, (yes / (yes + no))[rows].astype(np.float32), rows,
                       np.flatnonzero(~seen))
 
     def _look(self, frame: Frame, normals: np.ndarray, edge: np.ndarray) -> Any:
@@ -172,7 +172,7 @@ class Looks:
         look.depth = self._put(np.nan_to_num(frame.depth))
         look.normal = wp.array(np.ascontiguousarray(normals, np.float16), dtype=wp.vec3h, device="cpu")
         look.rgb = self._put(frame.rgb, wp.vec3ub)
-        look.sure = self._put(np.minimum(255, distance * (255 / EDGE_REACH)), wp.uint8)
+        look.sure = self._put(np.minimum(distance, EDGE_REACH) * (255 / EDGE_REACH), wp.uint8)
         look.provenance = self._put(frame.provenance, wp.uint8)
         look.made = self._put(np.zeros(frame.depth.shape), wp.uint8)
         look.R, look.t = wp.mat33f(*T[:3, :3].ravel()), wp.vec3f(*T[:3, 3])
@@ -187,8 +187,8 @@ class Looks:
 
 
 def depth_agreement(frames: Sequence[Frame]) -> float:
-    """Return the share of depth within which frames agree, from what pairs of frames that follow each other measure of one place."""
-    gaps = [_gaps(a, b) for a, b in zip(frames[:-1], frames[1:], strict=True)]
+    """Return the share of depth within which frames agree, as measured on frames that follow each other."""
+    gaps = [_gaps(a, b) for a, b in pairwise(frames)]
     gap = np.concatenate([np.zeros(0), *gaps])
     near = gap[gap < 1.5 * AGREEMENT[1]]
     return float(np.clip(NOISES * np.median(near), *AGREEMENT)) if len(near) >= 30 else AGREEMENT[0]

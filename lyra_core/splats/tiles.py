@@ -34,7 +34,7 @@ class Layers:
     coverage: np.ndarray
     """(H, W) float32 in [0, 1]."""
     mean_depth: np.ndarray
-    """(H, W) float32 z-depth weighted by what each Gaussian contributes; 0 where nothing is drawn."""
+    """(H, W) float32 z-depth on the ray, weighted by what each Gaussian contributes; 0 where nothing is drawn."""
     median_depth: np.ndarray
     """(H, W) float32 z-depth at which half of the light is stopped; 0 where never."""
 
@@ -59,6 +59,7 @@ class SplatTiles:
         self._center = wp.zeros(self.count, dtype=wp.vec2f, device=device)
         self._conic = wp.zeros(self.count, dtype=wp.vec4f, device=device)
         self._depth = wp.zeros(self.count, dtype=wp.float32, device=device)
+        self._slope = wp.zeros(self.count, dtype=wp.vec3f, device=device)
         self._tiles = wp.zeros(self.count, dtype=wp.vec4i, device=device)
         self._count = wp.zeros(self.count, dtype=wp.int32, device=device)
 
@@ -70,7 +71,8 @@ class SplatTiles:
         """
         return self._composite(rgb, *self._lists(camera, T_world_camera))
 
-    def compare(self, rgb: np.ndarray, target: np.ndarray, camera: Camera, T_world_camera: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def compare(self, rgb: np.ndarray, target: np.ndarray, camera: Camera,
+                T_world_camera: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Render, and return each Gaussian's residuals times its weights (N, 3), and its weights summed (N,).
 
         target: (H, W, 3) in [0, 1] over black, NaN = not compared.
@@ -88,7 +90,8 @@ class SplatTiles:
         image = wp.zeros(size, dtype=wp.vec3f, device=self.device)
         planes = [wp.zeros(size, dtype=wp.float32, device=self.device) for _ in range(3)]
         wp.launch(self._kernels.composite, dim=view.tiles_x * view.tiles_y * TILE**2, device=self.device, inputs=[
-            starts, which, self._center, self._conic, self._opacities, self._depth, self._put(rgb, wp.vec3f), view, image, *planes])
+            starts, which, self._center, self._conic, self._opacities, self._depth, self._slope, self._put(rgb, wp.vec3f), view,
+            image, *planes])
         return Layers(image.numpy(), *(plane.numpy() for plane in planes))
 
     def visible(self) -> np.ndarray:
@@ -100,8 +103,8 @@ class SplatTiles:
         wp, kernels = self._wp, self._kernels
         view = self._view(camera, T_world_camera)
         wp.launch(kernels.project, dim=self.count, device=self.device, inputs=[
-            self._means, self._quats, self._scales, self._opacities, view, self._center, self._conic, self._depth, self._tiles,
-            self._count])
+            self._means, self._quats, self._scales, self._opacities, view, self._center, self._conic, self._depth, self._slope,
+            self._tiles, self._count])
         count, depth = self._count.numpy(), self._depth.numpy()
         rows = np.flatnonzero(count)
         rows = rows[np.argsort(depth[rows], kind="stable")]

@@ -26,7 +26,6 @@ from lyra_core.surface.texture import Views, choose_views, paint
 from lyra_core.surface.topology import drop_small_pieces, face_adjacency
 from lyra_core.types import CollisionPart, Frame, Label, Provenance, SurfaceMesh
 
-
 TINTS = {Label.FLOOR: (176, 160, 140), Label.WALL: (214, 212, 206), Label.CEILING: (232, 232, 230), Label.OBSTACLE: (132, 152, 172)}
 """sRGB of surfaces that came without colours."""
 
@@ -54,6 +53,8 @@ class FusedSurface:
     colors: np.ndarray
     """(V, 3) uint8."""
     notes: tuple[str, ...]
+    continued: np.ndarray | None = None
+    """(F,) bool: faces that no frame saw and that continue those around them; None = none."""
 
 
 def lift_frames(frames: Sequence[Frame], *, cfg: SurfaceCfg, atlas_side: int = 2048, max_triangles: int = 200_000,
@@ -120,6 +121,9 @@ def finish_surface(surface: FusedSurface, frames: Sequence[Frame], *, tolerance:
     gains = exposure_gains(vertices, frames, tolerance=2 * tolerance)
     frames = [exposed(frame, gain) for frame, gain in zip(frames, gains, strict=True)]
     views = choose_views(vertices, faces, frames, named.adjacency, tolerance=2 * tolerance)
+    if surface.continued is not None:
+        views = Views(np.where(surface.continued, -1, views.best).astype(np.int32),
+                      np.where(surface.continued, Provenance.CONTINUED, views.provenance).astype(np.uint8))
     corrections = seam_corrections(vertices, faces, views.best, frames)
     atlas = named.atlas(atlas_side)
     texture = paint(atlas, vertices[atlas.vertex], surface.colors[atlas.vertex], views, frames, tolerance=tolerance,

@@ -69,8 +69,9 @@ def plain(frames: Sequence[Frame]) -> GaussianCloud:
         rgb.append(frame.rgb[known])
     n = sum(map(len, means))
     sh = ((np.concatenate(rgb) / 255.0 - 0.5) / SH_C0).astype(np.float32)[:, None]
-    return GaussianCloud(np.concatenate(means), np.tile(np.float32([1, 0, 0, 0]), (n, 1)), np.concatenate(scales).astype(np.float32),
-                         np.full(n, 0.95, np.float32), sh, np.zeros(n, np.uint8))
+    quats = np.tile(np.array([1, 0, 0, 0], np.float32), (n, 1))
+    return GaussianCloud(np.concatenate(means), quats, np.concatenate(scales).astype(np.float32), np.full(n, 0.95, np.float32), sh,
+                         np.zeros(n, np.uint8))
 
 
 def merged(frames: Sequence[Frame]) -> GaussianCloud:
@@ -126,7 +127,8 @@ def main() -> int:
     size = "{} x {}".format(*SIZES[args.quick])
     print(f"{len(given)} frames of {size} given, {len(held)} left out and compared. Depth is exact, poses are estimates.")
     ok = scores["merged"]["psnr"] >= scores["plain"]["psnr"] + BETTER and counts["merged"] < FEWER * counts["plain"]
-    print(f"Bar: merged at least {BETTER:g} dB better than plain with less than {FEWER:.0%} of its Gaussians: {'kept' if ok else 'MISSED'}.")
+    print(f"Bar: merged at least {BETTER:g} dB better than plain with less than {FEWER:.0%} of its Gaussians: "
+          f"{'kept' if ok else 'MISSED'}.")
     return 0 if ok else 1
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import time
@@ -66,8 +67,9 @@ def test_plain_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert results["picture_bomb.gltf"] == results["picture_up.gltf"] == "mesh"
 
 
-def test_usd_files(tmp_path: Path) -> None:
+def test_usd_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("pxr")
+    monkeypatch.setattr(mesh_usd, "TIMEOUT_S", 6.0)
     folder = tmp_path / "a" / "b"
     folder.mkdir(parents=True)
     paths = write_all(folder, usd_files())
@@ -79,6 +81,9 @@ def test_usd_files(tmp_path: Path) -> None:
                  "expression.usda", "clips.usda", "deep.usda", "bomb.usda", "garbage.usdc", "garbage.usdz", "up.usdz",
                  "absolute.usdz", "compressed.usdz", "first.usdz", "words.usd", "empty.usdz"):
         assert results[name] != "mesh" and name in results[name] and "\n" not in results[name], (name, results[name])
+    for name, why in (("reference_up", "inside of"), ("reference_http", "no URL"), ("reference_variant", "/etc/hostname.usda"),
+                      ("expression", "expressions"), ("clips", "/etc/hostname.usda"), ("bomb", "not done|memory|crashed")):
+        assert re.search(why, results[f"{name}.usda"]), results[f"{name}.usda"]
 
 
 def test_crash_and_timeout_of_openusd_are_one_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

