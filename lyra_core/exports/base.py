@@ -165,11 +165,11 @@ def about(world: World) -> dict[str, Any]:
             **facts}
 
 
-def copyright_line(world: World) -> str:
-    """Return the licences as one line of plain ASCII."""
+def copyright_line(world: World, *, ascii_only: bool = True) -> str:
+    """Return the licences as one line; other letters than ASCII become '?' for the formats that know no others."""
     pairs = about(world)["licences"].items()
     text = "; ".join(f"{key}: {' '.join(str(value).split())}" for key, value in sorted(pairs)) or "unknown"
-    return f"Licences: {text}".encode("ascii", "replace").decode()
+    return f"Licences: {text}".encode("ascii" if ascii_only else "utf-8", "replace").decode("utf-8")
 
 
 def how_to_open(name: str, path: Path) -> list[str]:

@@ -26,7 +26,7 @@ def write_glb(world: World, folder: Path, name: str, cfg: ExportCfg) -> None:
     """
     glb = GlbBuilder()
     facts = about(world)
-    glb.tree["asset"] |= {"generator": facts["generator"], "copyright": copyright_line(world), "extras": facts}
+    glb.tree["asset"] |= {"generator": facts["generator"], "copyright": copyright_line(world, ascii_only=False), "extras": facts}
     parts = visual_parts(world, cfg)
     used = ["KHR_materials_unlit"]
     material = _add_look(glb, world, cfg)

@@ -122,7 +122,7 @@ def _add_piece(piece: Box | Hull, name: str, assets: ET.Element, body: ET.Elemen
 def _add_viewpoints(world: World, body: ET.Element) -> None:
     spawn = spawn_point(world.free_space)
     ET.SubElement(body, "light", name="world_light", pos=_text(spawn[0], spawn[1], spawn[2] + 2), dir="0 0 -1",
-                  type="directional", castshadow="false", diffuse="0.3 0.3 0.3", specular="0 0 0")
+                  cutoff="90", exponent="0", castshadow="false", diffuse="0.3 0.3 0.3", specular="0 0 0")
     ET.SubElement(body, "site", name="spawn", pos=_text(*spawn), size="0.05", rgba="1 0.5 0 0.5", group="4")
     path = world.folder / "trajectory.npz"
     camera = {"name": "start", "pos": _text(spawn[0], spawn[1], spawn[2] + EYE_HEIGHT), "xyaxes": "0 -1 0 0 0 1", "fovy": "60"}

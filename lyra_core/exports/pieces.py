@@ -19,10 +19,12 @@ from lyra_core.io.meshes import merge_parts
 from lyra_core.rays import make_ray_tracer
 from lyra_core.types import CollisionPart
 
-THINNEST, THICKEST = 0.02, 0.2
+THINNEST, THICKEST = 0.02, 0.1
 """Of a slab [m]."""
+SIMPLIFY = 0.015
+"""Error of a simplified part [m]; with what a patch may be uneven it stays below TOLERANCE."""
 MAX_FACES = 4000
-"""A part of more triangles that is not made of boxes is simplified to TOLERANCE / 2 first."""
+"""A part of more triangles that is not made of boxes is simplified first."""
 _WELD = 1e-5
 
 
@@ -114,7 +116,7 @@ def _lighter(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.nd
         return vertices, faces
     from lyra_core.surface.simplify import simplify
 
-    few = simplify(vertices.astype(np.float32), faces.astype(np.int32), max_faces=10 * MAX_FACES, tolerance=TOLERANCE / 2)
+    few = simplify(vertices.astype(np.float32), faces.astype(np.int32), max_faces=10 * MAX_FACES, tolerance=SIMPLIFY)
     return welded(few.vertices, few.faces)
 
 

@@ -47,7 +47,7 @@ def write_pgm(path: Path, grey: np.ndarray) -> None:
 
 
 def _readme(world: World, space: FreeSpace) -> str:
-    return f"""{copyright_line(world)}
+    return f"""{copyright_line(world, ascii_only=False)}
 Frame "map": x, y as in the world, metres; the grid's lower left corner is the origin in the .yaml. Cell {space.cell} m.
 map.pgm      254 free, 0 occupied, 205 unknown; for a robot up to {space.robot_height} m high.
 keepout.pgm  0 where the floor was not seen in the photo, 254 where it was, 205 where there is none.

@@ -29,6 +29,7 @@ from lyra_core.surface.lift import FusedSurface, Lifted, finish_mesh, finish_sur
 from lyra_core.surface.sanitize import sanitize
 from lyra_core.surface.scale import plausible_scale
 from lyra_core.surface.simplify import simplify
+from lyra_core.surface.topology import SMALLEST_PIECE
 from lyra_core.types import Camera, CollisionPart, Frame, GaussianCloud, SurfaceMesh
 
 MOST_TRIANGLES = 200_000
@@ -37,8 +38,6 @@ SWEEP_SIDE = 320
 SPLAT_VIEWS = 48
 """Virtual cameras from which splats alone become a surface."""
 USUAL_UNITS = {"metres": 1.0, "centimetres": 0.01, "millimetres": 0.001, "inches": 0.0254, "feet": 0.3048}
-_PIECE = 0.02
-"""Separate pieces of a fused import below this are dropped [m2]."""
 
 
 @dataclass(frozen=True)
@@ -202,7 +201,7 @@ def _raw_surface(source: Source, frames: list[Frame], guess: float, cfg: Surface
             notes.append(note)
         notes.append("There are neither pictures nor triangles; the surface is where the splats are opaque.")
         frames = views_from_splats(cloud, count=SPLAT_VIEWS, size=(320, 240))
-    fused = fused_surface(frames, cfg=cfg, max_triangles=MOST_TRIANGLES, min_area=_PIECE)
+    fused = fused_surface(frames, cfg=cfg, max_triangles=MOST_TRIANGLES, min_area=SMALLEST_PIECE)
     notes += fused.notes
     return replace(fused, notes=())
 

@@ -96,8 +96,8 @@ def _guess_up(vertices: np.ndarray, faces: np.ndarray, downwards: bool) -> tuple
     """Find up from the geometry alone.
 
     Level and upright faces give three axes of a room; which one is up, and in which sense, is told by habit (files are +y or +z up,
-    pictures' frames -y), by height (rooms are wider than high), by tops of tables and seats between floor and ceiling, and by clutter
-    (more of it is near the floor than near the ceiling).
+    pictures' frames -y), by height (rooms are wider than high), by tops of tables and seats between floor and ceiling, and by
+    clutter (more of it is near the floor than near the ceiling).
     """
     normals, areas, centers = face_geometry(vertices, faces)
     habits = HABITS * [[0.4], [0.4], [2.5]] if downwards else HABITS

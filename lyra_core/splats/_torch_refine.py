@@ -78,7 +78,7 @@ class Descent:
 
 
 def ssim(a: Tensor, b: Tensor) -> Tensor:
-    """Return the mean structural similarity of pictures (H, W, 3) in [0, 1], Gaussian window of 11 (Wang et al. 2004), where it fits."""
+    """Return the mean structural similarity of pictures (H, W, 3) in [0, 1], where its window of 11 fits (Wang et al. 2004)."""
     x = torch.arange(11, dtype=a.dtype, device=a.device) - 5
     line = torch.exp(-(x**2) / (2 * 1.5**2))
     window = (line[:, None] * line / line.sum() ** 2).expand(3, 1, 11, 11)

@@ -20,7 +20,7 @@ BEHIND = wp.constant(wp.float32(2.0))
 
 
 AROUND = wp.constant(wp.int32(2))
-"""Pixels around that must be further too: poses are never exact, and outlines move by them."""
+"""Pixels around that must not show the surface either: poses are never exact, and outlines move by them."""
 FACING = wp.constant(wp.float32(0.1))
 """A frame that sees a surface at a smaller cosine than this, or from behind, does not vote against it."""
 MADE = wp.constant(wp.int32(0))
@@ -62,23 +62,13 @@ def pixel_size(p: wp.vec3f, n: wp.vec3f, look: Look):
 
 
 @wp.func
-def looks_through(look: Look, column: wp.int32, row: wp.int32, nearest: wp.float32):
-    """Return whether all pixels around one are known and further than nearest [m]."""
+def looks_past(look: Look, column: wp.int32, row: wp.int32, depth: wp.float32, band: wp.float32):
+    """Return whether all pixels around one are known and none shows a surface at this depth."""
     for y in range(wp.max(row - AROUND, 0), wp.min(row + AROUND + 1, look.height)):
         for x in range(wp.max(column - AROUND, 0), wp.min(column + AROUND + 1, look.width)):
-            if look.depth[y, x] <= nearest:  # 0, the unknown, as well
+            if look.depth[y, x] == 0.0 or wp.abs(look.depth[y, x] - depth) <= band:
                 return False
     return True
-
-
-@wp.func
-def beside_plain(look: Look, column: wp.int32, row: wp.int32, depth: wp.float32, band: wp.float32):
-    """Return whether a pixel around one is on the same surface and not beside an edge."""
-    for y in range(wp.max(row - 1, 0), wp.min(row + 2, look.height)):
-        for x in range(wp.max(column - 1, 0), wp.min(column + 2, look.width)):
-            if wp.abs(look.depth[y, x] - depth) <= band and wp.length_sq(wp.vec3f(look.normal[y, x])) > 0.0:
-                return True
-    return False
 
 
 @wp.kernel
@@ -138,7 +128,7 @@ def explain(
     n = look.R * normals[i]
     there = wp.vec3f(look.normal[row, column])
     if wp.length_sq(there) == 0.0:
-        if not earlier or (left[i] == PLAIN and not beside_plain(look, column, row, p[2], tolerance * p[2])):
+        if not earlier or left[i] == PLAIN:
             return
     elif wp.dot(n, there) < SAME_SIDE and left[i] == PLAIN:
         return
@@ -186,7 +176,7 @@ def gather(
     band = tolerance * p[2]
     if wp.abs(depth - p[2]) > band:
         facing = -wp.dot(p, look.R * normals[i]) > FACING * wp.length(p)
-        if facing and depth > p[2] + BEHIND * band and looks_through(look, column, row, p[2] + BEHIND * band):
+        if facing and depth > p[2] + BEHIND * band and looks_past(look, column, row, p[2], BEHIND * band):
             through[i] += 1.0
         return
     n = look.R * normals[i]

@@ -82,7 +82,7 @@ def project(
     tiles: wp.array(dtype=wp.vec4i),
     count: wp.array(dtype=wp.int32),
 ):
-    """Project Gaussians: centre [px], conic (xx, 2 xy, yy, limit), z-depth, its slope, tiles touched, their number; thread = one Gaussian."""
+    """Project Gaussians: centre [px], conic (xx, 2 xy, yy, limit), z-depth and slope, tiles and their number; thread = one."""
     i = wp.tid()
     count[i] = 0
     p = view.R * means[i] + view.t

@@ -35,8 +35,8 @@ def render_depth(cloud: GaussianCloud, camera: Camera, T_world_camera: np.ndarra
                  device: str = "cpu") -> tuple[np.ndarray, np.ndarray]:
     """Render z-depth [m], NaN where less than half of the light is stopped, and coverage, both (H, W) float32.
 
-    Depth is where half of the light is stopped; on one surface its mean, which does not step from Gaussian to Gaussian. A Gaussian's own depth is that
-    of its densest point along the ray, so that slanted discs stand for their planes.
+    Depth is where half of the light is stopped; on one surface its mean, which does not step from Gaussian to Gaussian. A
+    Gaussian's own depth is that of its densest point along the ray, so that slanted discs stand for their planes.
 
     Raises:
         BackendUnavailable: Warp is not installed.
@@ -135,7 +135,7 @@ def _stands(cloud: GaussianCloud, tiles: SplatTiles) -> np.ndarray:
     at = at[((at >= 0) & (at < shape)).all(1)]
     full = np.zeros(shape, bool)
     full[tuple(at.T)] = True
-    room = ndimage.distance_transform_edt(~np.pad(full, 1))[1:-1, 1:-1, 1:-1]
+    room = np.asarray(ndimage.distance_transform_edt(~np.pad(full, 1)))[1:-1, 1:-1, 1:-1]
     # Places with something on both sides along every axis are inside.
     for axis in range(3):
         before = np.maximum.accumulate(full, axis=axis)

@@ -25,7 +25,8 @@ FAR = 10.0
 
 def sky_mask(frame: Frame) -> np.ndarray:
     """Return which pixels (H, W) bool have no depth and hang together with the top of the picture."""
-    labels, _ = ndimage.label(~np.isfinite(frame.depth))
+    labels = np.zeros(frame.depth.shape, np.int32)
+    ndimage.label(~np.isfinite(frame.depth), output=labels)
     top = np.unique(labels[0])
     return np.isin(labels, top[top > 0])
 
@@ -79,7 +80,8 @@ def add_sky_shell(cloud: GaussianCloud, frames: Sequence[Frame], radius: float |
     sh[:, 0] = (rgb[rows] / 255 - 0.5) / SH_C0
     axes = np.stack([side, np.cross(normal, side), normal], 2)
     shell = ((middle + radius * directions[rows]).astype(np.float32), quats_from_axes(axes),
-             np.tile(np.array([spread, spread, FLATNESS * spread], np.float32), (n, 1)), np.full(n, 0.99, np.float32), sh, provenance[rows])
+             np.tile(np.array([spread, spread, FLATNESS * spread], np.float32), (n, 1)),
+             np.full(n, 0.99, np.float32), sh, provenance[rows])
     names = ("means", "quats_wxyz", "scales", "opacities", "sh", "provenance")
     return GaussianCloud(*(np.concatenate([getattr(cloud, name), part]) for name, part in zip(names, shell, strict=True)))
 

@@ -32,6 +32,8 @@ class View:
     cy: wp.float32
     width: wp.int32
     height: wp.int32
+    behind: wp.float32
+    """Farthest that a voxel may lie behind a slanted surface along the view [truncations]."""
     free_share: wp.float32
     """Weight of free space beyond the truncation band beside that of the surface."""
 
@@ -76,7 +78,7 @@ def integrate(
         return
     d = view.depth[line, column]
     truncation = truncation_cells * cell
-    if p[2] - d >= truncation:
+    if p[2] - d >= view.behind * truncation:
         return
     seen = wp.vec3f(
         (wp.float32(column) + 0.5 - view.cx) / view.fx * d, (wp.float32(line) + 0.5 - view.cy) / view.fy * d, d

@@ -18,7 +18,7 @@ from lyra_core.surface.extract import BlockGrid, extract_surface
 from lyra_core.surface.levels import NEAR, SIDE, Levels, unpack
 from lyra_core.types import Frame
 
-TRUNCATION = 4.0
+TRUNCATION = 2.5
 """Half width of the band around the surface [cells of the block]."""
 FREE_SHARE = 0.5
 """Weight of a frame that looks through a voxel, beside one that sees a surface there: a surface that only one frame claims goes
@@ -28,6 +28,8 @@ GRAZING = 0.02
 EDGE_GRAZING, EDGE_SHARE = 0.3, 0.1
 """Beside a depth edge: the cosine from which a pixel counts at all (one that hangs between two surfaces looks grazing), and its
 weight beside other pixels'."""
+BEHIND = 2.0
+"""Farthest that a voxel may lie behind a slanted surface along the view [truncations]; across the surface it is one at most."""
 _THREADED = 256
 """From so many blocks on several threads pay."""
 
@@ -87,6 +89,7 @@ class FusionBlocks:
         K = frame.camera.K
         view.fx, view.fy, view.cx, view.cy = float(K[0, 0]), float(K[1, 1]), float(K[0, 2]), float(K[1, 2])
         view.width, view.height, view.free_share = frame.camera.width, frame.camera.height, FREE_SHARE
+        view.behind = BEHIND
         view.depth, view.weight = self._on_device(depth, wp.float32), self._on_device(weight, wp.float32)
         view.normal = self._on_device(np.nan_to_num(normals), wp.vec3f)
         view.rgb = self._on_device(frame.rgb, wp.vec3ub)

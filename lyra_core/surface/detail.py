@@ -69,7 +69,8 @@ def _colors(mesh: SurfaceMesh, points: np.ndarray) -> np.ndarray:
 def _depth_error(full: RayTracer, vertices: np.ndarray, faces: np.ndarray, poses: list[np.ndarray]) -> tuple[float, float]:
     """Return median and 99th percentile of |depth difference| over the pixels where both meshes show something."""
     coarse = make_ray_tracer(vertices, faces)
-    gaps = [np.abs(cast_camera(full, CAMERA, pose).t - cast_camera(coarse, CAMERA, pose).t) for pose in poses]
+    with np.errstate(invalid="ignore"):  # where neither shows anything
+        gaps = [np.abs(cast_camera(full, CAMERA, pose).t - cast_camera(coarse, CAMERA, pose).t) for pose in poses]
     gaps = np.concatenate(gaps) if gaps else np.zeros(0)
     gaps = gaps[np.isfinite(gaps)]
     return (float(np.median(gaps)), float(np.percentile(gaps, 99))) if len(gaps) else (0.0, 0.0)

@@ -30,7 +30,7 @@ class BlockGrid:
     slots: np.ndarray
     """(B,) int64 row of each key's block in the arrays below."""
     distance: np.ndarray
-    """(S, 512) signed distance over 4 cells, positive in free space."""
+    """(S, 512) signed distance over the truncation, positive in free space."""
     weight: np.ndarray
     """(S, 512), 0 = unknown."""
     color: np.ndarray

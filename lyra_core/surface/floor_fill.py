@@ -9,6 +9,7 @@ from scipy.spatial import ConvexHull, QhullError
 
 from lyra_core.surface.distance import sample_surface
 from lyra_core.surface.gravity import face_geometry
+from lyra_core.surface.labels import LEVEL
 
 CELL = 0.1
 """[m]"""
@@ -16,7 +17,7 @@ REACH = 1.5
 """The floor goes on so far from where it was seen, or from where a camera stood above it [m]."""
 BELOW = 0.002
 """What is continued lies this far below what was seen, which thus stays on top [m]."""
-SMALLEST = 0.3
+SMALLEST = 0.15
 """Less floor than this says nothing [m2]."""
 _BODY = (0.1, 1.0)
 """Surfaces between these heights stop the floor [m]."""
@@ -26,12 +27,12 @@ def continued_floor(vertices: np.ndarray, faces: np.ndarray, eyes: np.ndarray, *
                     band: float) -> tuple[np.ndarray, np.ndarray]:
     """Return vertices (V, 3) and faces (F, 3), up, of the floor that is missing in a mesh with z up and its floor at 0.
 
-    It lies inside the hull of the floor seen and of the cameras' foot points eyes (M, 3), near them, and does not go on behind walls
-    and furniture. Empty where too little floor was seen.
+    It lies inside the hull of the floor seen and of the cameras' foot points eyes (M, 3), near them, and does not go on behind
+    walls and furniture. Empty where too little floor was seen.
     """
     nothing = np.zeros((0, 3)), np.zeros((0, 3), np.int32)
     normals, areas, centers = face_geometry(vertices, faces)
-    floor = (normals[:, 2] > 0.9) & (np.abs(centers[:, 2]) < band)
+    floor = (normals[:, 2] > LEVEL) & (np.abs(centers[:, 2]) < band)
     if areas[floor].sum() < SMALLEST:
         return nothing
     rng = np.random.default_rng(0)

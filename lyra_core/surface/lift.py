@@ -23,7 +23,7 @@ from lyra_core.surface.orient import orient_to_free_space
 from lyra_core.surface.sanitize import sanitize
 from lyra_core.surface.simplify import simplify
 from lyra_core.surface.texture import Views, choose_views, paint
-from lyra_core.surface.topology import drop_small_pieces, face_adjacency
+from lyra_core.surface.topology import SMALLEST_PIECE, drop_small_pieces, face_adjacency
 from lyra_core.types import CollisionPart, Frame, Label, Provenance, SurfaceMesh
 
 TINTS = {Label.FLOOR: (176, 160, 140), Label.WALL: (214, 212, 206), Label.CEILING: (232, 232, 230), Label.OBSTACLE: (132, 152, 172)}
@@ -58,7 +58,7 @@ class FusedSurface:
 
 
 def lift_frames(frames: Sequence[Frame], *, cfg: SurfaceCfg, atlas_side: int = 2048, max_triangles: int = 200_000,
-                min_area: float = 0.1, align: bool = True) -> Lifted:
+                min_area: float = SMALLEST_PIECE, align: bool = True) -> Lifted:
     """Fuse frames and make of the surface what robots and people need.
 
     Args:
@@ -171,7 +171,7 @@ class _Named:
     note: str
 
     def tints(self) -> np.ndarray:
-        """Return a colour per face (F, 3) uint8: by label, a little lighter where it looks up or to one side, as clay in daylight."""
+        """Return a colour per face (F, 3) uint8: by label, lighter where it looks up or to one side, as clay in daylight."""
         normals, _, _ = face_geometry(self.vertices, self.faces)
         light = 0.8 + 0.2 * normals @ np.array([0.36, 0.48, 0.8])
         base = np.array([TINTS.get(Label(label), TINTS[Label.OBSTACLE]) for label in range(max(Label) + 1)], float)

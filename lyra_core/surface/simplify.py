@@ -1,4 +1,4 @@
-"""Fewer triangles for a stated error: quadric edge collapse (Garland and Heckbert 1997, by fast-simplification) and levels of detail."""
+"""Fewer triangles for a stated error: quadric edge collapse (Garland and Heckbert 1997, by the package fast-simplification)."""
 
 from __future__ import annotations
 

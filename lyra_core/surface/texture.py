@@ -25,7 +25,8 @@ class Views:
     """(F,) uint8 of Provenance: the surest one that a frame states."""
 
 
-def choose_views(vertices: np.ndarray, faces: np.ndarray, frames: Sequence[Frame], adjacency: csr_array, *, tolerance: float) -> Views:
+def choose_views(vertices: np.ndarray, faces: np.ndarray, frames: Sequence[Frame], adjacency: csr_array, *,
+                 tolerance: float) -> Views:
     """Score frames per face by viewing angle, nearness and sharpness; neighbours pull towards one frame.
 
     vertices are in the frames' world. A face is shown if its corners' depths agree within tolerance [m] + 1 % of z.

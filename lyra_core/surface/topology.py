@@ -8,6 +8,9 @@ from scipy.sparse.csgraph import connected_components
 
 from lyra_core.surface.gravity import face_geometry
 
+SMALLEST_PIECE = 0.02
+"""Separate pieces of a fused surface below this float, mostly [m2]."""
+
 
 def face_adjacency(faces: np.ndarray) -> csr_array:
     """Return the symmetric (F, F) 0/1 graph of faces that share an edge with exactly one other face."""

@@ -62,7 +62,7 @@ def ours(depth, rgb, K, T, voxel, name="ours"):
     from lyra_core.backends import resolve
     from lyra_core.surface.agreement import without_contradictions
     from lyra_core.surface.base import fuse
-    from lyra_core.surface.topology import drop_small_pieces
+    from lyra_core.surface.topology import SMALLEST_PIECE, drop_small_pieces
     from lyra_core.types import Camera, Frame
 
     camera = Camera(K, depth.shape[2], depth.shape[1])
@@ -72,7 +72,7 @@ def ours(depth, rgb, K, T, voxel, name="ours"):
     fusion = backend(voxel) if name != "ours" else backend(voxel, eyes=T[:, :3, 3])
     fuse(fusion, frames)
     vertices, faces, _ = fusion.extract()
-    faces, _ = drop_small_pieces(vertices, faces, min_area=0.1)
+    faces, _ = drop_small_pieces(vertices, faces, min_area=SMALLEST_PIECE)
     return vertices, faces, fusion
 
 

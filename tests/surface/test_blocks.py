@@ -29,7 +29,7 @@ def fused(frames, voxel):
 def test_sphere_is_closed_accurate_and_faces_outwards(voxel):
     vertices, faces, colors = fused(sphere_frames(), voxel).extract()
     error = np.abs(np.linalg.norm(vertices, axis=1) - 1)
-    assert error.mean() < voxel / 20 and error.max() < voxel / 4
+    assert error.mean() < voxel / 10 and error.max() < voxel / 4
     assert open_edges(faces) == 0
     mesh = trimesh.Trimesh(vertices, faces, process=False)
     assert mesh.is_watertight and mesh.euler_number == 2

@@ -14,7 +14,7 @@ from surface_scenes import open_edges, room_distance, room_frames, sphere_frames
 from lyra_core.camera.depth_normals import depth_normals
 from lyra_core.camera.se3 import inverse
 from lyra_core.surface.base import fuse
-from lyra_core.surface.blocks import EDGE_GRAZING, EDGE_SHARE, FREE_SHARE, GRAZING, TRUNCATION, FusionBlocks
+from lyra_core.surface.blocks import BEHIND, EDGE_GRAZING, EDGE_SHARE, FREE_SHARE, GRAZING, TRUNCATION, FusionBlocks
 from lyra_core.surface.distance import closest_points
 from lyra_core.surface.extract import BlockGrid, extract_surface
 from lyra_core.surface.levels import SIDE, Levels, pack, unpack
@@ -144,8 +144,8 @@ def test_kernel_computes_the_published_average():
         cosine, edge = shape.cosine[line, column], shape.edge[line, column]
         weight = cosine * np.where(edge, EDGE_SHARE, 1) / (1 + (d / 3) ** 2)
         seen = np.stack([(column + 0.5 - K[0, 2]) / K[0, 0], (line + 0.5 - K[1, 2]) / K[1, 1], np.ones(len(d))], 1) * d[:, None]
-        s = ((local - seen) * n).sum(1) / 0.4
-        ok &= np.isfinite(weight) & (cosine > np.where(edge, EDGE_GRAZING, GRAZING)) & (local[:, 2] - d < 0.4) & (s > -1)
+        s = ((local - seen) * n).sum(1) / (TRUNCATION * 0.1)
+        ok &= np.isfinite(weight) & (cosine > np.where(edge, EDGE_GRAZING, GRAZING)) & (local[:, 2] - d < BEHIND * TRUNCATION * 0.1) & (s > -1)
         weight = np.where(ok, np.where(s >= 1, FREE_SHARE * weight, weight), 0)
         total, mass = total + weight * np.where(ok, np.minimum(s, 1), 0), mass + weight
     known = grid.weight.reshape(-1) > 0
