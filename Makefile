@@ -39,7 +39,7 @@ $(VENV)/.demo: $(INSTALL_INPUTS) | $(BIN)/python
 	@touch $@
 
 $(VENV)/.test: $(INSTALL_INPUTS) | $(BIN)/python
-	$(PIP) --editable ".[standalone,newton,validate,lyra2,exr,dev]"
+	$(PIP) --editable ".[standalone,newton,mujoco,validate,lyra2,exr,dev]"
 	@touch $(VENV)/.demo $@
 
 # NVIDIA's PhysX has its own pins and licence, so it gets its own environment and is spoken to as a process.

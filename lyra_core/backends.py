@@ -28,6 +28,7 @@ MEMORY_STRATEGIES = {
 }
 SURFACE_FUSIONS = {
     "blocks": "lyra_core.surface.blocks:FusionBlocks",
+    "openvdb": "lyra_core.surface.openvdb:FusionOpenVdb",
 }
 RAY_TRACERS = {
     "embree": "lyra_core.rays.embree:RayTracerEmbree",

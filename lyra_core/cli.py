@@ -12,6 +12,7 @@ from lyra_core.errors import Cancelled, LyraError
 VERBS: dict[str, str] = {
     "create": "lyra_core.commands:create",
     "import": "lyra_core.import_command:import_",
+    "export": "lyra_core.export_command:export",
     "extend": "lyra_core.commands:extend",
     "revert": "lyra_core.commands:revert",
     "episodes": "lyra_core.commands:episodes",
@@ -24,6 +25,7 @@ VERBS: dict[str, str] = {
 SUMMARIES: dict[str, str] = {
     "create": "make a world from one photo",
     "import": "make a world from a scan, a capture, a mesh, splats or another generator's output",
+    "export": "write a finished world in another tool's format",
     "extend": "walk on: more frames along another camera path",
     "revert": "go back to an earlier chunk of frames",
     "episodes": "sample navigation episodes for a robot radius",

@@ -139,7 +139,7 @@ class SurfaceCfg:
     fusion: str = "blocks"
     """TSDF of the route 'fusion': 'blocks' or 'module:Class'."""
     voxel: float = 0.02
-    """Cell size of the route 'fusion' near the camera path [m]; it doubles with distance, from 3 m on."""
+    """Cell size of the route 'fusion' near the camera path [m]; it doubles with distance, from 4 m on."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,7 +13,8 @@ from lyra_core.errors import ConfigError
 
 UNITS = {"m": 1.0, "cm": 0.01, "mm": 0.001, "in": 0.0254, "ft": 0.3048}
 Kind = Annotated[str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="(default: recognised)")]
-Unit = Annotated[Literal["m", "cm", "mm", "in", "ft"] | None, tyro.conf.arg(metavar="{m,cm,mm,in,ft}", help_behavior_hint="(default: stated, else found)")]
+Unit = Annotated[Literal["m", "cm", "mm", "in", "ft"] | None,
+                 tyro.conf.arg(metavar="{m,cm,mm,in,ft}", help_behavior_hint="(default: stated, else found)")]
 Number = Annotated[float | None, tyro.conf.arg(metavar="METRES", help_behavior_hint="(default: none)")]
 Text = Annotated[str | None, tyro.conf.arg(metavar="TEXT", help_behavior_hint="(default: none)")]
 

@@ -56,7 +56,8 @@ class Format:
 
 FORMATS = {
     "glb": Format("lyra_core.exports.glb:write_glb", (".glb",), ("y",), (
-        "Blender: File > Import > glTF 2.0", "Unreal: drag {name} into the content browser",
+        "Blender: File > Import > glTF 2.0; the colliders are below Collision: hide it, or export without",
+        "Unreal: drag {name} into the content browser",
         "Unity: the package com.unity.cloud.gltfast, then drag it into Assets", "browser or headset: https://gltf-viewer.donmccurdy.com")),
     "obj": Format("lyra_core.exports.obj:write_obj", (".obj",), ("y", "z"), (
         "Blender: File > Import > Wavefront, forward and up as the file's first lines say", "MeshLab: meshlab {path}")),

@@ -9,6 +9,8 @@ import numpy as np
 
 FLAT = 0.005
 """How far faces of the two boxes may be apart and still continue each other [m]; three rounds add up to less than TOLERANCE."""
+THINNEST_HALF = 1e-4
+"""Half the thickness that a box has at least [m]: engines refuse boxes without volume."""
 TOLERANCE = 0.02
 """Largest distance of a piece's surface from the collider that it stands for [m]."""
 _CORNERS = np.array([[x, y, z] for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)], np.float64)
@@ -67,7 +69,7 @@ def fit_box(vertices: np.ndarray, faces: np.ndarray, samples: np.ndarray) -> Box
         inside = half - np.abs(samples @ axes - (low + high) / 2)
         surface = 8 * (half[0] * half[1] + half[1] * half[2] + half[2] * half[0])
         if inside.min(1).max() <= TOLERANCE and abs(8 * half.prod() - solid) <= TOLERANCE * surface:
-            return Box(axes @ (low + high) / 2, axes, half)
+            return Box(axes @ (low + high) / 2, axes, np.maximum(half, THINNEST_HALF))
     return None
 
 

@@ -122,6 +122,10 @@ def sparse_points(world: World, kept: Kept, cfg: ExportCfg) -> SparsePoints:
     found = []
     for i, row in enumerate(kept.rows):
         depth, rgb = read_depth(world.folder / f"depth/{row:05d}.png"), read_image(world.folder / f"frames/{row:05d}.png")
+        size = (kept.trajectory.height, kept.trajectory.width)
+        if depth.shape != size or rgb.shape[:2] != size:
+            raise InputError(f"{world.folder}: frame {row:05d}: got a picture of {rgb.shape[:2]} and depth of {depth.shape}, "
+                             f"expected {size}")
         known = np.flatnonzero(np.isfinite(depth))
         at = np.sort(rng.choice(known, min(share, len(known)), replace=False))
         v, u = np.divmod(at, depth.shape[1])

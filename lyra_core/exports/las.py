@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from lyra_core.errors import InputError
 from lyra_core.exports.base import ExportCfg, about, copyright_line
 from lyra_core.exports.points import surface_points
 from lyra_core.io.files import write_bytes
@@ -15,6 +16,8 @@ from lyra_core.world import World
 
 SCALE = 0.001
 """Size of one step of the stored integers [m]."""
+MAX_SPAN = 2_000_000
+"""What 32-bit steps reach [m]."""
 CLASSES = {Label.UNLABELED: 1, Label.FLOOR: 2, Label.WALL: 6, Label.CEILING: 6, Label.OBSTACLE: 64, Label.SKY: 1, Label.DOOR: 65}
 """1 unclassified, 2 ground, 6 building are the standard's; 64 and up are free for the writer: 64 object, 65 door."""
 _HEADER, _VLR, _WKT = 375, 54, 1 << 4
@@ -32,6 +35,9 @@ def write_las(world: World, folder: Path, name: str, cfg: ExportCfg) -> None:
     """
     points = surface_points(world, cfg)
     offset = np.floor(points.xyz.min(0))
+    span = float(np.ptp(points.xyz, axis=0).max())
+    if span > MAX_SPAN:
+        raise InputError(f"{world.folder / 'mesh.npz'}: got {span:.0f} m across, expected at most {MAX_SPAN}")
     rows = np.zeros(len(points.xyz), _RECORD)
     steps = np.rint((points.xyz - offset) / SCALE).astype(np.int32)
     rows["x"], rows["y"], rows["z"] = steps.T

@@ -15,6 +15,7 @@ from lyra_core.exports.boxes import Box, Hull
 from lyra_core.exports.obj import obj_text
 from lyra_core.exports.parts import fitted_texture, plain_name, visual_parts
 from lyra_core.exports.pieces import convex_pieces
+from lyra_core.exports.points import face_areas
 from lyra_core.io.files import write_bytes
 from lyra_core.io.images import write_image
 from lyra_core.types import CollisionPart, FreeSpace, Label
@@ -24,6 +25,8 @@ FRICTION = "0.8 0.005 0.0001"
 """Sliding, torsional [m], rolling [m]; the sliding one is that of the USD stage."""
 FLAT_FLOOR = 0.01
 """Floors whose heights differ by no more become one plane [m]."""
+SPECK = 1e-8
+"""Visual parts of less area are left out [m2]; MuJoCo refuses them."""
 EYE_HEIGHT = 1.5
 """Of the camera where no trajectory is kept [m]."""
 
@@ -87,7 +90,11 @@ def _add_visual(world: World, folder: Path, cfg: ExportCfg, assets: ET.Element, 
     ET.SubElement(assets, "texture", name="world_atlas", type="2d", file="world_atlas.png")
     ET.SubElement(assets, "material", name="world_atlas", texture="world_atlas", specular="0", shininess="0", emission="0.4")
     for part in visual_parts(world, cfg):
-        write_bytes(folder / f"{part.name}.obj", obj_text(part, up="z").encode())
+        if face_areas(part.vertices, part.faces).sum() < SPECK:
+            continue
+        # MuJoCo wants four vertices of every mesh; one that no face uses counts.
+        spare = "v 0 0 0\n" * max(0, 4 - len(part.vertices))
+        write_bytes(folder / f"{part.name}.obj", (obj_text(part, up="z") + spare).encode())
         # A floor encloses no volume; as a shell it has an inertia all the same.
         ET.SubElement(assets, "mesh", name=f"visual_{part.name}", file=f"{part.name}.obj", inertia="shell")
         ET.SubElement(body, "geom", {"class": "world_visual", "name": f"visual_{part.name}", "mesh": f"visual_{part.name}"})

@@ -10,7 +10,8 @@ import numpy as np
 from lyra_core.errors import InputError
 from lyra_core.exports.base import ExportCfg
 from lyra_core.io.glb import to_y_up
-from lyra_core.types import DetailLevel, Label, SurfaceMesh
+from lyra_core.io.meshes import load_levels
+from lyra_core.types import Label, SurfaceMesh
 from lyra_core.world import World
 
 MAX_PARTS = 1000
@@ -163,7 +164,8 @@ def _groups(mesh: SurfaceMesh) -> list[tuple[str, Label, np.ndarray]]:
 
 
 def _coarse_parts(world: World, level: str) -> list[VisualPart]:
-    found: tuple[DetailLevel, ...] = tuple(getattr(world, "levels", ()))
+    path = world.folder / "mesh_levels.npz"
+    found = load_levels(path) if path.is_file() else []
     known = [str(i) for i in range(len(found))]
     if level not in known:
         raise InputError(f"level: got {level!r}, expected one of {', '.join(['full', *known])}: that is what {world.folder} has")

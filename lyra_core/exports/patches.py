@@ -16,6 +16,8 @@ UNEVEN = 0.004
 """Largest distance of a patch's points from its plane [m]."""
 MAX_GRID = 400
 """Lines of a patch's grid; a patch of more is cut into polygons."""
+NARROWEST = 1e-4
+"""Narrower patches are left out [m]: a hull over one has no volume to speak of, and nothing fits through the gap."""
 _SNAP = 1e-3
 
 
@@ -29,6 +31,12 @@ class Patch:
     """(3,) towards free space."""
     sides: np.ndarray | None = None
     """(3, 2) unit vectors along a rectangle's sides; None = a polygon."""
+
+    def width(self) -> float:
+        """Return about how wide the patch is across its longest line [m]."""
+        edge = self.points - self.points[0]
+        area = np.linalg.norm(np.cross(edge[1:-1], edge[2:]), axis=1).sum() / 2
+        return float(area / max(np.linalg.norm(np.ptp(self.points, axis=0)), 1e-12))
 
     def samples(self) -> np.ndarray:
         """Return points (M, 3) all over the patch, a little inside its border."""
@@ -68,7 +76,7 @@ def flat_patches(vertices: np.ndarray, faces: np.ndarray) -> list[Patch]:
             out += [Patch(corners[row], unit[row]) for row in rows]
         else:
             out += _rectangles(vertices, faces[rows], mean) or _polygons(vertices, faces[rows], mean)
-    return out
+    return [patch for patch in out if patch.width() >= NARROWEST]
 
 
 def _flat_groups(faces: np.ndarray, unit: np.ndarray) -> list[np.ndarray]:

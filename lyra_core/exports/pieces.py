@@ -25,6 +25,8 @@ SIMPLIFY = 0.015
 """Error of a simplified part [m]; with what a patch may be uneven it stays below TOLERANCE."""
 MAX_FACES = 4000
 """A part of more triangles that is not made of boxes is simplified first."""
+START = 2e-4
+"""How far behind a surface a ray starts [m]."""
 _WELD = 1e-5
 
 
@@ -56,7 +58,8 @@ def _whole_pieces(part: CollisionPart) -> tuple[list[Box | Hull], tuple[np.ndarr
     hulls: list[Box | Hull] = []
     for rows in _components(faces):
         used, own = np.unique(faces[rows], return_inverse=True)
-        piece = _solid(*welded(vertices[used], own.reshape(-1, 3)))
+        own = own.reshape(-1, 3)
+        piece = _solid(vertices[used], own) if _is_closed(own) else _solid(*welded(vertices[used], own))
         if piece is None:
             rest_faces.append(faces[rows])
         elif isinstance(piece, Box):
@@ -124,12 +127,26 @@ def _slabs(patches: list[Patch], parts: Sequence[CollisionPart]) -> list[Box | H
     """Give every patch the thickness that fits behind it: a slab must not look out of the next surface."""
     if not patches:
         return []
-    tracer = make_ray_tracer(*merge_parts(parts))
     samples = [patch.samples() for patch in patches]
     owner = np.repeat(np.arange(len(patches)), [len(rows) for rows in samples])
-    behind = -np.array([patch.normal for patch in patches])[owner]
-    start = 2e-3
-    origins = np.concatenate(samples) + start * behind
-    gap = np.full(len(patches), np.inf)
-    np.minimum.at(gap, owner, tracer.cast(origins.astype(np.float32), behind.astype(np.float32)).t.astype(np.float64) + start)
-    return [patch.slab(float(np.clip(0.9 * room, THINNEST, THICKEST))) for patch, room in zip(patches, gap, strict=True)]
+    room = np.full(len(patches), np.inf)
+    np.minimum.at(room, owner, _room_behind(np.concatenate(samples), np.array([p.normal for p in patches])[owner], parts))
+    return [patch.slab(float(np.clip(0.9 * gap, THINNEST, THICKEST))) for patch, gap in zip(patches, room, strict=True)]
+
+
+def _room_behind(points: np.ndarray, normals: np.ndarray, parts: Sequence[CollisionPart]) -> np.ndarray:
+    """Return how far it is from points (N, 3), which lie on colliders, to the next surface behind them (N,) [m]; inf = nothing."""
+    vertices, faces = merge_parts(parts)
+    tracer = make_ray_tracer(vertices, faces)
+    corners = vertices[faces].astype(np.float64)
+    front = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    behind = -normals.astype(np.float32)
+    hits = tracer.cast((points - START * normals).astype(np.float32), behind)
+    distance = hits.t.astype(np.float64) + START
+    # A patch is a little uneven or simplified, so that a ray may still meet its own surface, from the front: it goes on behind it.
+    own = np.flatnonzero((hits.face >= 0) & (distance < TOLERANCE) & ((front[hits.face] * normals).sum(1) > 0))
+    if len(own):
+        past = distance[own] + START
+        further = tracer.cast((points[own] - past[:, None] * normals[own]).astype(np.float32), behind[own])
+        distance[own] = past + further.t
+    return distance

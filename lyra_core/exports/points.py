@@ -13,7 +13,7 @@ from lyra_core.exports.parts import axes_text, fitted_texture, sample_texture, t
 from lyra_core.io.ply import write_vertex_ply
 from lyra_core.world import World
 
-MAX_POINTS = 100_000_000
+MAX_POINTS = 30_000_000
 _PLASTIC = 1.32471795724474602596
 """Root of x^3 = x + 1: its powers give the most even sequence of points in two dimensions known (Roberts 2018, R2)."""
 
@@ -38,7 +38,7 @@ def surface_points(world: World, cfg: ExportCfg) -> SurfacePoints:
     """Sample the mesh; the same seed gives the same points.
 
     Raises:
-        InputError: more points than memory holds.
+        InputError: more points than memory holds, or none.
     """
     parts = visual_parts(world, cfg)
     texture = fitted_texture(world.mesh, cfg.max_texture) if cfg.level == "full" else None
@@ -47,6 +47,8 @@ def surface_points(world: World, cfg: ExportCfg) -> SurfacePoints:
     if area.sum() * cfg.points_per_m2 > MAX_POINTS:
         raise InputError(f"points_per_m2: got {cfg.points_per_m2} on {area.sum():.0f} m2, expected at most {MAX_POINTS} points")
     chosen, weights = even_samples(area, cfg.points_per_m2, rng)
+    if not len(chosen):
+        raise InputError(f"points_per_m2: got {cfg.points_per_m2} on {area.sum():.3g} m2, which is no point, expected one at least")
     start = np.cumsum([0] + [len(part.faces) for part in parts])
     pieces = []
     for part, low, high in zip(parts, start[:-1], start[1:], strict=True):

@@ -13,6 +13,7 @@ import numpy as np
 from lyra_core.errors import InputError
 from lyra_core.exports.base import ExportCfg, about
 from lyra_core.exports.parts import fitted_texture, turned
+from lyra_core.exports.points import face_areas
 from lyra_core.io.files import write_bytes
 from lyra_core.io.images import encode_image
 from lyra_core.io.meshes import PNG_PIXELS
@@ -20,6 +21,7 @@ from lyra_core.usd._pxr import require_pxr
 from lyra_core.usd.colliders import author_colliders, author_physics, collider_meshes
 from lyra_core.usd.geometry import author_geometry, author_materials, author_semantics, visual_groups
 from lyra_core.usd.layers import ROOT, to_usd
+from lyra_core.usd.topology import MIN_AREA
 from lyra_core.world import World
 
 _ALIGN = 64
@@ -95,7 +97,8 @@ def _layer(author: Any, up: str, facts: dict[str, Any]) -> bytes:
 def _author_colliders(stage: Any, world: World, cfg: ExportCfg) -> None:
     from pxr import Gf, UsdPhysics
 
-    parts = [replace(part, vertices=np.asarray(turned(part.vertices, cfg.up), np.float32)) for part in world.collision_parts]
+    parts = [replace(part, vertices=np.asarray(turned(part.vertices, cfg.up), np.float32)) for part in world.collision_parts
+             if face_areas(part.vertices, part.faces).max() > MIN_AREA]
     meshes = collider_meshes(parts)
     author_colliders(stage, meshes)
     author_physics(stage, meshes)

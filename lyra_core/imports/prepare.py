@@ -242,7 +242,8 @@ def _guessed_scale(guess: float, vertices: np.ndarray, faces: np.ndarray, floor:
     above = float(np.median(poses[:, :3, 3] @ floor.up) - floor.height)
     if floor.area > 0 and above > 0:
         by_eye = EYE_HEIGHT / above
-        weight = np.array([1 / EYE_SIGMA**2, 1 / max(sigma, EYE_SIGMA) ** 2 if np.isfinite(sigma) and sigma < UNKNOWN_SIGMA else 0.0])
+        useful = np.isfinite(sigma) and sigma < UNKNOWN_SIGMA
+        weight = np.array([1 / EYE_SIGMA**2, 1 / max(sigma, EYE_SIGMA) ** 2 if useful else 0.0])
         mean = float(weight @ np.log([by_eye, max(factor, 1e-9)]) / weight.sum())
         return Scale(guess * float(np.exp(mean)), float(weight.sum() ** -0.5), False,
                      f"The scale is unknown: the pictures do not show it. As if cameras were held {EYE_HEIGHT} m high. "

@@ -61,17 +61,17 @@ class FusionBlocks:
 
     def integrate_all(self, frames: Sequence[Frame]) -> None:
         """Add frames. All blocks are made first: so early frames can see that a phantom surface of a late one is free space."""
-        found = [self._band(frame, *self._read(frame)) for frame in frames]
+        found = [self._band(frame, *read_depth(frame)) for frame in frames]
         self._make(np.unique(np.concatenate(found)) if found else np.zeros(0, np.int64))
         for frame in frames:
-            self._average(frame, *self._read(frame))
+            self._average(frame, *read_depth(frame))
 
     def integrate(self, frame: Frame) -> None:
         """Add one frame: point-to-plane distances, weighted by viewing angle and range, none beside depth edges.
 
         Voxels in front of the surface become free, in all blocks there are that the frame looks through.
         """
-        read = self._read(frame)
+        read = read_depth(frame)
         self._make(self._band(frame, *read))
         self._average(frame, *read)
 
@@ -129,16 +129,6 @@ class FusionBlocks:
     def nbytes(self) -> int:
         """Memory of the blocks [bytes]."""
         return sum(int(array.capacity) for array in self._store.values())
-
-    def _read(self, frame: Frame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return depth with 0 for unknown, weights (both (H, W) float32) and normals in the camera frame."""
-        depth = frame.depth.astype(np.float32)
-        shape = depth_normals(depth, frame.camera)
-        with np.errstate(invalid="ignore"):
-            weight = shape.cosine * np.where(shape.edge, EDGE_SHARE, 1) / (1 + (depth / 3) ** 2)
-            good = (shape.cosine > np.where(shape.edge, EDGE_GRAZING, GRAZING)) & np.isfinite(depth)
-        good &= np.isfinite(shape.normals).all(-1)
-        return np.where(good, depth, 0), np.where(good, weight, 0).astype(np.float32), shape.normals
 
     def _make(self, keys: np.ndarray) -> None:
         """Make the blocks of these keys that are not there."""
@@ -210,3 +200,17 @@ class FusionBlocks:
 
     def _on_device(self, values: np.ndarray, dtype: Any) -> Any:
         return self._wp.array(np.ascontiguousarray(values), dtype=dtype, device=self.device)
+
+
+def read_depth(frame: Frame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return what a frame says: depth with 0 for unknown, weights, both (H, W) float32, and normals (H, W, 3) in the camera frame.
+
+    Weights fall with the viewing angle and the range, as a sensor's certainty does, and beside depth edges.
+    """
+    depth = frame.depth.astype(np.float32)
+    shape = depth_normals(depth, frame.camera)
+    with np.errstate(invalid="ignore"):
+        weight = shape.cosine * np.where(shape.edge, EDGE_SHARE, 1) / (1 + (depth / 3) ** 2)
+        good = (shape.cosine > np.where(shape.edge, EDGE_GRAZING, GRAZING)) & np.isfinite(depth)
+    good &= np.isfinite(shape.normals).all(-1)
+    return np.where(good, depth, 0), np.where(good, weight, 0).astype(np.float32), shape.normals

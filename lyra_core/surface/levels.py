@@ -10,8 +10,8 @@ from lyra_core.errors import ConfigError
 
 SIDE = 8
 """Voxels along a block's edge."""
-NEAR = 3.0
-"""Cells of the first size reach this far from the camera path [m]; from there on a cell is at most 1/150 of the distance."""
+NEAR = 4.0
+"""Cells of the first size reach this far from the camera path [m]; from there on a cell is at most 1/200 of the distance."""
 COARSEST = 6
 """Largest level: cells of 64 times the first size."""
 _BITS = 19

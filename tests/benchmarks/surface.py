@@ -1,8 +1,8 @@
 """Surface fusion beside its peers: ``python -m tests.benchmarks.surface [--quick] [--only SCENE] [--out FILE.json]``.
 
-Three scenes with exact depth: a scanned-looking synthetic living room (evaluation data), an analytic furnished room, and an analytic
-street of 90 m; then the room again with sensor noise and one corrupt frame. Every method runs in a process of its own: seconds, and
-the peak memory above that of the loaded frames. Open3D is a peer where ``make env-open3d`` was run, OpenVDB where its Debian package is.
+Three scenes with exact depth: a synthetic living room (evaluation data), an analytic furnished room, and an analytic street of 90 m
+and more; then the room again with sensor noise and one corrupt frame. Every method runs in a process of its own: seconds, and the
+peak memory above that of the loaded frames. Open3D is a peer where ``make env-open3d`` was run, OpenVDB where its package is.
 
 Accuracy: mean distance of the reconstruction (points spread evenly by area) from the truth. Completeness: mean distance of what the
 cameras saw of the truth from the reconstruction. F-score at 2 and 5 cm: harmonic mean of the shares within.
@@ -78,8 +78,8 @@ def main() -> None:
         options.out.write_text(json.dumps(results, indent=1))
 
 
-HEADER = ("method", "accuracy mm", "completeness mm", "F 2 cm", "F 5 cm", "floaters %", "triangles", "open between levels", "seconds",
-          "peak MB")
+HEADER = ("method", "accuracy mm", "completeness mm", "F 2 cm", "F 5 cm", "floaters %", "triangles", "open between levels",
+          "seconds", "peak MB")
 
 
 def _row(method: str, r: dict) -> list[str]:
@@ -211,7 +211,7 @@ def _look_round(count: int) -> np.ndarray:
 
 
 def _noisy(case: Case) -> Case:
-    """Add the noise of a structured-light camera (sigma 1.2 mm + 1.9 mm (z - 0.4)^2, Nguyen et al. 2012); one frame is wrong by 25 %."""
+    """Add a structured-light camera's noise (sigma 1.2 mm + 1.9 mm (z - 0.4)^2, Nguyen et al. 2012); one frame is 25 % too near."""
     rng = np.random.default_rng(5)
     z = case.depth
     sigma = 0.0012 + 0.0019 * (np.nan_to_num(z) - 0.4) ** 2

@@ -73,6 +73,17 @@ def test_a_world_without_frames_says_so(frameless: Path, tmp_path: Path) -> None
         assert list(tmp_path.iterdir()) == []
 
 
+def test_frames_of_two_sizes_are_named(tmp_path: Path) -> None:
+    folder = export_worlds.build(tmp_path / "world")
+    Image.new("RGB", (32, 24)).save(folder / "frames/00001.png")
+    with pytest.raises(InputError, match="frame 00001"):
+        export_world(folder, tmp_path / "ns", format="nerfstudio")
+    (folder / "depth/00002.png").unlink()
+    with pytest.raises(InputError, match=r"depth/00002\.png"):
+        export_world(folder, tmp_path / "ns", format="nerfstudio")
+    assert [path.name for path in tmp_path.iterdir()] == ["world"]
+
+
 def test_ros_map(export_source: World, tmp_path: Path) -> None:
     written = export_world(export_source, tmp_path / "ros", format="ros")
     assert {path.name for path in written} == {"map.yaml", "map.pgm", "keepout.yaml", "keepout.pgm", "README.txt", "export.json"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import shutil
 import struct
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from PIL import Image
 
 from lyra_core.errors import InputError
 from lyra_core.exports import export_world
-from lyra_core.io.meshes import merge_parts
+from lyra_core.io.meshes import merge_parts, save_levels
 from lyra_core.types import DetailLevel
 from lyra_core.world import World
 
@@ -174,12 +175,12 @@ def test_usdz_opens_alone(export_source: World, tmp_path: Path, monkeypatch: pyt
 
 
 def test_coarser_copy_has_colours_at_its_vertices(export_source: World, tmp_path: Path) -> None:
-    world = World(export_source.folder)
+    world = World(shutil.copytree(export_source.folder, tmp_path / "world"))
     parts = [part for part in world.collision_parts if part.name in ("floor", "crate")]
     vertices, faces = merge_parts(parts)
     rgb = np.tile(np.uint8([[200, 100, 50]]), (len(vertices), 1))
     label = np.repeat([1, 4], [2, len(faces) - 2]).astype(np.uint8)
-    world.levels = (DetailLevel(vertices, faces, rgb, label, np.zeros(len(faces), np.uint8), 0.0, 0.0),)
+    save_levels(world.folder / "mesh_levels.npz", [DetailLevel(vertices, faces, rgb, label, label * 0, 0.0, 0.0)])
     scene = trimesh.load(export_world(world, tmp_path / "l.glb", level="0", with_colliders=False)[0])
     assert set(scene.geometry) == {"floor", "obstacle"} and len(scene.geometry["obstacle"].faces) == 12
     tree, binary = glb_tree(tmp_path / "l.glb")

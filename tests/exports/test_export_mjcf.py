@@ -84,6 +84,20 @@ def test_round_solid_is_one_hull_and_many_touching_boxes_are_one(export_source: 
     assert len(pieces) == 1 and np.allclose(np.sort(pieces[0].half * 2), [1, 1, 1], atol=1e-6)
 
 
+def test_slivers_and_sheets_give_pieces_with_a_volume() -> None:
+    rng = np.random.default_rng(5)
+    corners = rng.uniform(0, 5, (60, 1, 3)) + rng.normal(size=(60, 3, 3)) * 10.0 ** rng.uniform(-6, -0.3, (60, 1, 1))
+    corners[:20, 2] = corners[:20, :2].mean(1) + rng.normal(size=(20, 3)) * 10.0 ** rng.uniform(-9, -4, (20, 1))
+    soup = trimesh.Trimesh(corners.reshape(-1, 3), np.arange(180).reshape(-1, 3), process=False)
+    sheet = export_worlds.prism("sheet", export_worlds.rectangle((0, 0), (1, 1)), [[0, 1, 2], [0, 2, 3]], 1e-6)
+    found = convex_pieces([shell("soup", soup), sheet])
+    pieces = [piece for _, some in found for piece in some]
+    assert len(pieces) > 20 and len(found[1][1]) == 1
+    for piece in pieces:
+        mesh = trimesh.Trimesh(*piece.mesh(), process=False)
+        assert mesh.is_watertight and mesh.volume > 1e-10
+
+
 @pytest.fixture(scope="module")
 def scene(export_source: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
     written = export_world(export_source, tmp_path_factory.mktemp("mjcf") / "scene", format="mjcf")
