@@ -20,7 +20,7 @@ def color_at(mesh: MeshSource, vertices: np.ndarray, points: np.ndarray) -> np.n
         mesh: gives faces and colours.
         vertices: (V, 3) its vertices in the frame of the points, all finite where a face uses them.
     """
-    good = np.isfinite(vertices).all(1)
+    good = np.asarray(np.isfinite(vertices).all(1))
     kept = np.flatnonzero(good[mesh.faces].all(1))
     near = closest_points(np.nan_to_num(vertices), mesh.faces[kept], points)
     face = kept[np.maximum(near.face, 0)]

@@ -24,7 +24,7 @@ from lyra_core.imports.upright import (
 )
 from lyra_core.rays import cast_camera, make_ray_tracer
 from lyra_core.surface.floor_fill import continued_floor
-from lyra_core.surface.gravity import FloorPlane
+from lyra_core.surface.gravity import FloorPlane, face_geometry
 from lyra_core.surface.lift import FusedSurface, Lifted, finish_mesh, finish_surface, fused_surface
 from lyra_core.surface.sanitize import sanitize
 from lyra_core.surface.scale import plausible_scale
@@ -276,7 +276,7 @@ def _placed(T: np.ndarray, frames: Sequence[Frame], vertices: np.ndarray, faces:
 
 
 def _standing_place(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the place on the floor with most room around it, and the direction of the longest view from there."""
+    """Return the place on the floor with most room around it, and the direction along the walls nearest to the longest view."""
     tracer = make_ray_tracer(vertices.astype(np.float32), faces)
     low, high = np.percentile(vertices[:, :2], [1, 99], axis=0)
     x, y = (np.linspace(low[i], high[i], 17)[1:-1] for i in (0, 1))
@@ -290,7 +290,14 @@ def _standing_place(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray
     best = int(np.argmax(np.round(score, 3)))
     if score[best] < 0:
         return np.array([*(low + high) / 2, 0.0]), np.array([1.0, 0, 0])
-    return places[best], ways[int(np.argmax(np.round(around[best], 3)))]
+    # Along the walls, so that a room lies straight in the map: they have four directions.
+    normals, areas, _ = face_geometry(vertices, faces)
+    upright = areas * (np.abs(normals[:, 2]) < 0.2)
+    turn = 4 * np.arctan2(normals[:, 1], normals[:, 0])
+    wall = np.arctan2((upright * np.sin(turn)).sum(), (upright * np.cos(turn)).sum()) / 4
+    longest = angle[int(np.argmax(np.round(around[best], 3)))]
+    yaw = wall + np.round((longest - wall) / (np.pi / 2)) * np.pi / 2
+    return places[best], np.array([np.cos(yaw), np.sin(yaw), 0])
 
 
 def _moved(frame: Frame, T: np.ndarray, factor: float) -> Frame:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
-from scipy import ndimage
 from scipy.spatial import ConvexHull, QhullError
 
 from lyra_core.surface.distance import sample_surface
@@ -45,13 +44,13 @@ def continued_floor(vertices: np.ndarray, faces: np.ndarray, eyes: np.ndarray, *
         return nothing
     covered, blocked = _raster(seen, low, shape) >= 8, _raster(body, low, shape) > 0
     stood = _raster(eyes, low, shape) > 0
-    reach = ndimage.distance_transform_edt(~(covered | stood)) * CELL < REACH
+    reach = cv2.distanceTransform((~(covered | stood)).astype(np.uint8), cv2.DIST_L2, 5) * CELL < REACH
     region = _hull(anchors, low, shape) & reach
     open_ = region & (~blocked | covered)
-    piece, _ = ndimage.label(open_)
+    piece = cv2.connectedComponents(open_.astype(np.uint8), connectivity=4)[1]
     kept = np.isin(piece, np.unique(piece[(covered | stood) & open_])) & open_
     # The floor goes on below what stands on it, as far as that is wide, but not to its other side.
-    kept |= ndimage.binary_dilation(kept) & blocked & region
+    kept |= (cv2.dilate(kept.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0) & blocked & region
     rows, columns = np.nonzero(kept & (_raster(seen, low, shape) < 25))
     if not len(rows):
         return nothing

@@ -48,7 +48,7 @@ def collapsed(vertices: np.ndarray, faces: np.ndarray, count: int) -> Simplified
     points, triangles = np.ascontiguousarray(vertices, np.float32), np.ascontiguousarray(faces, np.int32)
     few, kept = points, triangles
     for haste in _HASTE:
-        few, kept = fast_simplification.simplify(points, triangles, target_count=count, agg=haste)
+        few, kept = fast_simplification.simplify(points, triangles, target_count=count, agg=haste)  # pyright: ignore
         if len(kept) <= count:
             break
     distance = closest_points(few, kept, vertices[np.unique(faces)]).distance

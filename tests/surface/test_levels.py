@@ -145,7 +145,8 @@ def test_kernel_computes_the_published_average():
         weight = cosine * np.where(edge, EDGE_SHARE, 1) / (1 + (d / 3) ** 2)
         seen = np.stack([(column + 0.5 - K[0, 2]) / K[0, 0], (line + 0.5 - K[1, 2]) / K[1, 1], np.ones(len(d))], 1) * d[:, None]
         s = ((local - seen) * n).sum(1) / (TRUNCATION * 0.1)
-        ok &= np.isfinite(weight) & (cosine > np.where(edge, EDGE_GRAZING, GRAZING)) & (local[:, 2] - d < BEHIND * TRUNCATION * 0.1) & (s > -1)
+        ok &= np.isfinite(weight) & (cosine > np.where(edge, EDGE_GRAZING, GRAZING)) & (s > -1)
+        ok &= local[:, 2] - d < BEHIND * TRUNCATION * 0.1
         weight = np.where(ok, np.where(s >= 1, FREE_SHARE * weight, weight), 0)
         total, mass = total + weight * np.where(ok, np.minimum(s, 1), 0), mass + weight
     known = grid.weight.reshape(-1) > 0
