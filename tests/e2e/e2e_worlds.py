@@ -22,7 +22,7 @@ from lyra_core.world import World
 ROOT = Path(__file__).parents[2]
 DEMO_PHOTO = ROOT / "lyra_core" / "scenes" / "data" / "demo_room.jpg"
 UNREPRODUCIBLE = "build_log.json"
-STAGES = ("photo", "estimate", "layout", "trajectory", "frames_0", "lift", "navigation", "usd", "video", "report")
+STAGES = ("photo", "estimate", "layout", "trajectory", "frames_0", "lift", "navigation", "detail", "usd", "video", "report")
 OPTIONS = ("--quality", "draft", "--quiet")
 """Of the command line; the same world as :func:`draft` without changes."""
 

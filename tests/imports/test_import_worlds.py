@@ -66,8 +66,8 @@ def test_room_in_centimetres_with_y_up_becomes_an_upright_world_in_metres(made):
 
 
 def test_world_has_all_that_a_photo_world_has(made):
-    for name in ("world.usda", "mesh.glb", "collision.glb", "splats.ply", "report.html", "preview.png", "photo.png", "mesh_levels.npz",
-                 "occupancy_map/map.yaml"):
+    for name in ("world.usda", "mesh.glb", "collision.glb", "splats.ply", "report.html", "preview.png", "photo.png",
+                 "mesh_levels.npz", "occupancy_map/map.yaml"):
         assert (made.folder / name).is_file(), name
     episodes = load_episodes(made.folder / "episodes.json.gz")
     assert len(episodes) == 50 and min(e.geodesic_distance for e in episodes) >= 1
@@ -148,14 +148,15 @@ def glb(path: Path, count: int) -> None:
 
 
 def test_what_cannot_be_used_is_one_line_and_leaves_nothing(tmp_path, capsys, made):
-    files = {"empty.ply": b"", "text.obj": b"hello\n", "cut.ply": b"ply\nformat ascii 1.0\nelement vertex 9\n", "noise.stl": b"\0" * 300,
-             "nan.obj": b"v nan 0 0\nv 0 nan 0\nv 0 0 nan\nf 1 2 3\n", "one.obj": b"v 0 0 0\nv 0 0 0\nv 0 0 0\nf 1 2 3\n",
+    files = {"empty.ply": b"", "text.obj": b"hello\n", "cut.ply": b"ply\nformat ascii 1.0\nelement vertex 9\n",
+             "noise.stl": b"\0" * 300, "nan.obj": b"v nan 0 0\nv 0 nan 0\nv 0 0 nan\nf 1 2 3\n",
+             "one.obj": b"v 0 0 0\nv 0 0 0\nv 0 0 0\nf 1 2 3\n",
              "a.spz": b"\x1f\x8b" + b"\0" * 40, "archive.zip": b"PK\x03\x04", "picture.jpg": b"\xff\xd8"}
     for name, content in files.items():
         (tmp_path / name).write_bytes(content)
     glb(tmp_path / "lies.glb", 10**12)
     (tmp_path / "folder").mkdir()
-    for path in [*(tmp_path / name for name in files), tmp_path / "lies.glb", tmp_path / "folder", tmp_path / "nothing", made.folder]:
+    for path in [*(tmp_path / name for name in [*files, "lies.glb", "folder", "nothing"]), made.folder]:
         code = main(["import", str(path), "-o", str(tmp_path / "out"), "--quiet"])
         said = capsys.readouterr().err.strip()
         assert code == 2 and len(said.splitlines()) == 1 and said.startswith("lyra-worlds import: "), (path, said)
