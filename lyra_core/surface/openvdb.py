@@ -205,6 +205,16 @@ class FusionOpenVdb:
         for frame in frames:
             self._average(frame, *read_depth(frame))
 
+    @staticmethod
+    def probe() -> str:
+        """Return which interpreter has OpenVDB.
+
+        Raises:
+            BackendUnavailable: none has.
+        """
+        found = find_openvdb()
+        return f"{found.path}, OpenVDB {found.openvdb}"
+
     def integrate(self, frame: Frame) -> None:
         """Add one frame: point-to-plane distances, weighted by viewing angle and range.
 
