@@ -161,7 +161,7 @@ def _import(folder: Path, source: Source, cfg: WorldCfg, given: Given, progress:
     write_json(folder / FACTS, {
         "kind": source.kind, "notes": list(made.notes), "scale": asdict(made.scale), "registration": made.registration,
         "T_world_source": made.T_world_source.tolist(), "facts": _plain(made.facts), "frames": len(made.frames),
-        "health": _plain(health.to_dict()), "findings": health.findings(),
+        "health": health.to_dict(), "findings": health.findings(),
     })
     return files
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from lyra_core.imports.base import MeshSource
+from lyra_core.rays.surface import barycentric
 from lyra_core.surface.distance import closest_points
 
 
@@ -36,17 +37,6 @@ def color_at(mesh: MeshSource, vertices: np.ndarray, points: np.ndarray) -> np.n
             rows = mesh.face_texture[face] == index
             value[rows] = value[rows] * _sampled(picture, uv[rows]) / 255
     return np.clip(np.rint(value), 0, 255).astype(np.uint8)
-
-
-def barycentric(corners: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """Return weights (N, 3) of the corners (N, 3, 3) of triangles for points in their planes (Ericson 2005, 3.4)."""
-    a, b, p = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0], points - corners[:, 0]
-    aa, ab, bb = (a * a).sum(1), (a * b).sum(1), (b * b).sum(1)
-    pa, pb = (p * a).sum(1), (p * b).sum(1)
-    area = np.maximum(aa * bb - ab * ab, 1e-30)
-    v, w = (bb * pa - ab * pb) / area, (aa * pb - ab * pa) / area
-    weight = np.clip(np.stack([1 - v - w, v, w], 1), 0, 1)
-    return weight / np.maximum(weight.sum(1, keepdims=True), 1e-12)
 
 
 def _sampled(picture: np.ndarray, uv: np.ndarray) -> np.ndarray:

@@ -12,7 +12,7 @@ from lyra_core.camera.se3 import from_yaw_pitch
 from lyra_core.config import SurfaceCfg
 from lyra_core.errors import InputError
 from lyra_core.imports.base import MeshSource, Source
-from lyra_core.imports.paint import barycentric, color_at, has_color
+from lyra_core.imports.paint import color_at, has_color
 from lyra_core.imports.upright import (
     EYE_HEIGHT,
     EYE_SIGMA,
@@ -23,6 +23,7 @@ from lyra_core.imports.upright import (
     find_upright,
 )
 from lyra_core.rays import cast_camera, make_ray_tracer
+from lyra_core.rays.surface import barycentric, texels
 from lyra_core.surface.floor_fill import continued_floor
 from lyra_core.surface.gravity import FloorPlane, face_geometry
 from lyra_core.surface.lift import FusedSurface, Lifted, finish_mesh, finish_surface, fused_surface
@@ -370,11 +371,9 @@ def view_of(mesh: SurfaceMesh, camera: Camera, T_world_camera: np.ndarray, trace
     face = hits.face[hit]
     rays = camera.rays().reshape(-1, 3)[hit]
     point = (rays * hits.t[hit, None]) @ T_world_camera[:3, :3].T + T_world_camera[:3, 3]
-    uv = np.einsum("nk,nkc->nc", barycentric(mesh.vertices[mesh.faces[face]].astype(float), point), mesh.uv[mesh.faces[face]])
-    h, w = mesh.texture.shape[:2]
-    column, row = np.clip(uv[:, 0] * w, 0, w - 1).astype(int), np.clip((1 - uv[:, 1]) * h, 0, h - 1).astype(int)
     rgb, provenance = np.full((len(hit), 3), 24, np.uint8), np.full(len(hit), 255, np.uint8)
-    rgb[hit], provenance[hit] = mesh.texture[row, column], mesh.face_provenance[face]
+    rgb[hit] = texels(mesh, face, barycentric(mesh.vertices[mesh.faces[face]].astype(float), point))
+    provenance[hit] = mesh.face_provenance[face]
     size = (camera.height, camera.width)
     depth = np.where(hit, hits.t, np.nan).astype(np.float32)
     return Frame(rgb.reshape(*size, 3), depth.reshape(size), camera, T_world_camera, provenance.reshape(size))

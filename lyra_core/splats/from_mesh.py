@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from lyra_core.rays.surface import texels
 from lyra_core.splats.from_frames import FLATNESS, OPACITY, SH_C0, quats_from_axes
 from lyra_core.types import GaussianCloud, SurfaceMesh
 
@@ -25,9 +26,7 @@ def splats_from_mesh(mesh: SurfaceMesh, *, count: int, seed: int = 0) -> Gaussia
     a, b = np.where(flip, 1 - a, a), np.where(flip, 1 - b, b)
     weight = np.stack([1 - a - b, a, b], 1)
     means = np.einsum("nk,nkc->nc", weight, corners[face])
-    uv = np.einsum("nk,nkc->nc", weight, mesh.uv[mesh.faces[face]])
-    h, w = mesh.texture.shape[:2]
-    rgb = mesh.texture[np.clip((1 - uv[:, 1]) * h, 0, h - 1).astype(int), np.clip(uv[:, 0] * w, 0, w - 1).astype(int)]
+    rgb = texels(mesh, face, weight)
     normal = cross[face] / np.maximum(2 * area[face, None], 1e-18)
     side = np.cross(normal, np.eye(3)[np.argmin(np.abs(normal), 1)])
     side /= np.maximum(np.linalg.norm(side, axis=1, keepdims=True), 1e-18)

@@ -7,6 +7,7 @@ import numpy as np
 from lyra_core.camera.se3 import from_yaw_pitch
 from lyra_core.rays import cast_camera, make_ray_tracer
 from lyra_core.rays.base import RayTracer
+from lyra_core.rays.surface import barycentric, texels
 from lyra_core.surface.distance import closest_points
 from lyra_core.surface.sanitize import sanitize
 from lyra_core.surface.simplify import collapsed
@@ -54,16 +55,7 @@ def make_levels(mesh: SurfaceMesh, eyes: np.ndarray, *, targets: tuple[int, ...]
 def _colors(mesh: SurfaceMesh, points: np.ndarray) -> np.ndarray:
     """Return the texture's colours (N, 3) uint8 nearest to points (N, 3)."""
     near = closest_points(mesh.vertices, mesh.faces, points)
-    corners = mesh.vertices[mesh.faces[near.face]].astype(float)
-    a, b, p = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0], near.place - corners[:, 0]
-    aa, ab, bb, pa, pb = ((x * y).sum(1) for x, y in ((a, a), (a, b), (b, b), (p, a), (p, b)))
-    area = np.maximum(aa * bb - ab * ab, 1e-30)
-    v, w = np.clip((bb * pa - ab * pb) / area, 0, 1), np.clip((aa * pb - ab * pa) / area, 0, 1)
-    uv = mesh.uv[mesh.faces[near.face]].astype(float)
-    uv = uv[:, 0] + v[:, None] * (uv[:, 1] - uv[:, 0]) + w[:, None] * (uv[:, 2] - uv[:, 0])
-    height, width = mesh.texture.shape[:2]
-    row, column = np.clip((1 - uv[:, 1]) * height, 0, height - 1), np.clip(uv[:, 0] * width, 0, width - 1)
-    return mesh.texture[row.astype(int), column.astype(int)]
+    return texels(mesh, near.face, barycentric(mesh.vertices[mesh.faces[near.face]].astype(float), near.place))
 
 
 def _depth_error(full: RayTracer, vertices: np.ndarray, faces: np.ndarray, poses: list[np.ndarray]) -> tuple[float, float]:

@@ -13,7 +13,7 @@ from lyra_core.surface.gravity import face_geometry
 from lyra_core.surface.health_edges import closed_faces, read_edges
 from lyra_core.surface.health_rays import find_free_points
 from lyra_core.surface.orient import consistent_winding, orient_to_free_space
-from lyra_core.surface.sanitize import _weld as weld_target
+from lyra_core.surface.sanitize import weld_target
 
 MAX_SIDES = 200
 """Edges of a hole that is filled."""

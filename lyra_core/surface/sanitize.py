@@ -59,7 +59,7 @@ def sanitize(vertices: np.ndarray, faces: np.ndarray, *, weld: float = 1e-6,
     whole = finite[faces].all(1)
     faces = faces[whole]
 
-    target = _weld(vertices, finite, weld)
+    target = weld_target(vertices, finite, weld)
     faces = target[faces]
     corners = vertices[faces].astype(np.float64)
     area = 0.5 * np.linalg.norm(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=1)
@@ -77,7 +77,7 @@ def sanitize(vertices: np.ndarray, faces: np.ndarray, *, weld: float = 1e-6,
     return vertices[used], (np.cumsum(used) - 1)[faces].astype(np.int32), report
 
 
-def _weld(vertices: np.ndarray, finite: np.ndarray, distance: float) -> np.ndarray:
+def weld_target(vertices: np.ndarray, finite: np.ndarray, distance: float) -> np.ndarray:
     """Return for each vertex the index of the vertex that stands for it."""
     target = np.arange(len(vertices))
     rows = np.flatnonzero(finite)

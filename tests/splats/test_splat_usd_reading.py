@@ -87,11 +87,11 @@ def test_halves_time_samples_references_payloads_and_instances(tmp_path):
 
     entry = Usd.Stage.CreateNew(str(tmp_path / "entry.usda"))
     for i in range(2):
-        held = UsdGeom.Xform.Define(entry, f"/Root/Copy{i}")
+        held = UsdGeom.Xform.Define(entry, f"/Entry/Copy{i}")
         held.AddTranslateOp().Set(Gf.Vec3d(0, 0, 10 * i))
         held.GetPrim().GetReferences().AddReference("./s.usda")
         held.GetPrim().SetInstanceable(True)
-    entry.DefinePrim("/Root/Loaded").GetPayloads().AddPayload("./s.usda")
+    entry.DefinePrim("/Entry/Loaded").GetPayloads().AddPayload("./s.usda")
     entry.Save()
     found = read_usd_splats(tmp_path / "entry.usda")
     assert len(found.prims) == 3 and len(found.cloud.means) == 120
